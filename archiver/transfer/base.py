@@ -211,7 +211,7 @@ class Engine(Protocol):
 
     Use it as a context manager: leaving it waits for nothing that was not asked for; on an exception all
     threads stop within seconds. A future raises SourceError (nothing visible), or Stopped; the failure of a
-    store is in the result instead, so that one store does not cost the others their copy.
+    store is in the result instead, or in the SourceError, so that one store does not cost the others their copy.
     """
 
     def submit(

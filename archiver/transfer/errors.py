@@ -20,7 +20,11 @@ TransferError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
+
+from storage_backends.errors import StorageError
 
 
 class TransferError(Exception):
@@ -28,7 +32,9 @@ class TransferError(Exception):
 
 
 class SourceError(TransferError):
-    """The source could not be read."""
+    """The source could not be read. `failed_stores`: by name, those that failed while it was copied."""
+
+    failed_stores: Mapping[str, StorageError] = MappingProxyType({})
 
 
 class SourceUnavailable(SourceError):

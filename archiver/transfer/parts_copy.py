@@ -12,7 +12,7 @@ from archiver.http.waiting import blocking
 from archiver.ledger.errors import LeaseLost
 from archiver.retry_policy import RetryPolicy
 from archiver.transfer.base import CopyRequest, CopyResult, Source, SourceInfo, media_spec
-from archiver.transfer.bodies import Body, Filled, fill
+from archiver.transfer.bodies import Body, ChunksFailed, Filled, fill
 from archiver.transfer.checks import Checks
 from archiver.transfer.checksums import combine, crc32c
 from archiver.transfer.errors import (
@@ -96,6 +96,9 @@ class PartsCopy:
             return await copy
         except BaseException as error:
             await self._give_up(self._ending(error))
+            failure = error.error if isinstance(error, ChunksFailed) else error
+            if isinstance(failure, SourceError):
+                failure.failed_stores = self._failed()
             raise
 
     async def _give_up(self, ending: Ending) -> None:
@@ -335,8 +338,11 @@ class PartsCopy:
             crc32c=crc,
             source=self._info,
             stored={upload.store.name: upload.info for upload in self._uploads if upload.info is not None},
-            failed={upload.store.name: upload.error for upload in self._uploads if upload.error is not None},
+            failed=self._failed(),
         )
+
+    def _failed(self) -> dict[str, StorageError]:
+        return {upload.store.name: upload.error for upload in self._uploads if upload.error is not None}
 
     def _ending(self, error: BaseException) -> Ending:
         if isinstance(error, LeaseLost | Stopped | Cancelled) and not isinstance(error, Preempted):

@@ -258,9 +258,12 @@ class PartsUpload:
                 job.task.throw(Stopped("the copy was cancelled"))
 
     def fail(self, error: StorageError) -> None:
-        """The store failed; what it holds is kept where that is of use to another attempt."""
-        if self.error is None and not self._closing:
-            self.error = error
+        """The store failed, perhaps in a call that was under way when the copy did; what it holds is kept where that is
+        of use to another attempt."""
+        if self.error is not None:
+            return
+        self.error = error
+        if not self._closing:
             self.begin_no_more()
             self._on_fail()
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from archiver.transfer.base import CopyResult
 from archiver.transfer.engine import TransferEngine
+from archiver.transfer.errors import SourceError, SourceForbidden, SourceMismatch, SourceUnavailable
 from archiver.transfer.memory import MemoryBudget
-from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectSpec, StorageBackend, object_key
+from archiver.transfer.parts_upload import PartsUpload
+from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectSpec, StorageBackend, Upload, object_key
 from storage_backends.crc32c import crc32c_of
 from storage_backends.errors import (
     AccessDenied,
@@ -21,7 +25,7 @@ from storage_backends.errors import (
 )
 from storage_backends.memory import MemoryBackend
 from tests.transfer.builders import HURRIED, KEY, Journal, client, request, some_bytes, source
-from tests.transfer.origin import Origin
+from tests.transfer.origin import Fault, Origin, for_later_ranges, none, status
 from tests.transfer.stores import (
     BrokenStore,
     FaultyStore,
@@ -39,13 +43,16 @@ OTHER_KEY = object_key("another/object")
 FAULTS = ("before", "half", "lost", "slow", "twice")
 
 
+def engine_of(memory: MemoryBudget | None = None, journal: Journal | None = None) -> TransferEngine:
+    budget = memory or MemoryBudget(64 * 1024 * 1024)
+    return TransferEngine(budget, part_bytes=1000, connections=3, uploads=3, journal=journal, policy=HURRIED)
+
+
 def copy(content: bytes, *stores: StorageBackend, journal: Journal | None = None) -> CopyResult:
     http = client()
     memory = MemoryBudget(64 * 1024 * 1024)
     with Origin({"/file": content}) as origin:
-        with TransferEngine(
-            memory, part_bytes=1000, connections=3, uploads=3, journal=journal, policy=HURRIED
-        ) as engine:
+        with engine_of(memory, journal) as engine:
             result = engine.submit(source(http, origin), request(), stores).result(timeout=20)
         http.close()
     assert memory.in_use_bytes == 0
@@ -106,6 +113,60 @@ def test_one_store_that_fails_does_not_cost_the_others_their_copy(
     assert result.stored.keys() == {parallel.name, ordered.name}
     assert stored_in(parallel) == stored_in(ordered) == {KEY: content}
     assert stored_in(broken) == {}
+
+
+@pytest.mark.parametrize("method", ["begin", "put_part"])
+@pytest.mark.parametrize(
+    ("ask", "answer", "failure"),
+    [
+        ({"crc32c": 1}, none, SourceMismatch),
+        ({}, for_later_ranges(status(503)), SourceUnavailable),
+        ({}, for_later_ranges(status(403)), SourceForbidden),
+    ],
+)
+def test_a_store_that_fails_is_in_the_error_of_a_source_that_fails_too(
+    ask: dict[str, object], answer: Fault, failure: type[SourceError], method: str
+) -> None:
+    refusal = AccessDenied("403")
+    broken = BrokenStore(MemoryBackend("broken"), method, refusal)
+    http = client()
+    with Origin({"/file": LARGE}, always=answer) as origin, engine_of() as engine:
+        future = engine.submit(source(http, origin), request(**ask), [broken, MemoryBackend("good")])
+        error = future.exception(timeout=20)
+    http.close()
+
+    assert isinstance(error, failure)
+    assert error.failed_stores == {broken.name: refusal}
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_store_that_fails_is_in_the_error_of_chunks_that_fail_too(
+    late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal, refused, given_up = AccessDenied("403"), threading.Event(), threading.Event()
+
+    class Refusing(MemoryBackend):
+        def begin(self, spec: ObjectSpec) -> Upload:  # type: ignore[override]
+            refused.set()
+            assert not late or given_up.wait(20)
+            raise refusal
+
+    def begin_no_more(upload: PartsUpload) -> None:
+        real(upload)
+        given_up.set()
+
+    def chunks() -> Iterator[bytes]:
+        yield LARGE[:2500]
+        assert refused.wait(20)
+        raise SourceUnavailable("cut")
+
+    real = PartsUpload.begin_no_more
+    monkeypatch.setattr(PartsUpload, "begin_no_more", begin_no_more)
+    store = Refusing("refusing")
+    with engine_of() as engine, pytest.raises(SourceUnavailable) as raised:
+        engine.submit_chunks(chunks(), request(), [store, MemoryBackend("good")])
+
+    assert raised.value.failed_stores == {store.name: refusal}
 
 
 class _Replaced(NoChecksumStore):

@@ -209,8 +209,10 @@ class Archiver:
         if isinstance(error, self._time_is_up) and not isinstance(error, Stopped):
             error = Stopped("the time limit of one attempt is over; the next one resumes")
         failure = trip_breakers(deps, row.asset_id, machine, error)
-        if attempt.dropped and not isinstance(error, DestinationsFailed | Stopped):  # the source failed too
-            trip_breakers(deps, row.asset_id, machine, DestinationsFailed(attempt.dropped))
+        known = error.failed if isinstance(error, DestinationsFailed) else {}
+        others = {name: why for name, why in attempt.dropped.items() if name not in known}
+        if others and not isinstance(error, Stopped):  # the source failed too
+            trip_breakers(deps, row.asset_id, machine, DestinationsFailed(others))
         jitter = random.random()  # noqa: S311
         decided = decide(failure, row, deps.clock(), deps.rules.retry, jitter)
         log.warning(

@@ -117,6 +117,9 @@ class Copier:
         self._taken: set[str] = set()
         self._failures = 0  # mandatory items that were refused or not answered
         self._failed_items: list[tuple[_Pending, SourceError]] = []
+        self._failed_beside_source: dict[
+            str, StorageError
+        ] = {}  # they may take the object when it is retried
         self._pending: deque[_Pending] = deque()
         self._ended: deque[Future[CopyResult]] = deque()  # filled by the engine's thread
         self._in_flight: dict[Future[CopyResult], _Pending] = {}
@@ -130,7 +133,7 @@ class Copier:
     @property
     def failed(self) -> Mapping[str, StorageError]:
         """The destinations that did not take an object, and why, as it goes on."""
-        return self._stores.failed
+        return {**self._failed_beside_source, **self._stores.failed}
 
     def copy(self, items: Iterable[Item]) -> Copied:
         """Raises SourceError when the source is down, DestinationsFailed when no store is left, WouldOverwrite when
@@ -152,7 +155,9 @@ class Copier:
                 self._journal.leave_if_small()
         except Preempted:
             self._preempt()
-        except (SourceError, DestinationsFailed, WouldOverwrite):
+        except (SourceError, DestinationsFailed, WouldOverwrite) as error:
+            if isinstance(error, SourceError):
+                self._failed_beside_source.update(error.failed_stores)
             self._keep_confirmed()
             raise
         finally:
@@ -369,6 +374,7 @@ class Copier:
     # -- what could not be fetched -----------------------------------------------------------------------------
     def _failed(self, pending: _Pending, error: SourceError) -> None:
         item = pending.item
+        self._failed_beside_source.update(error.failed_stores)
         if is_machine_fault(error):
             raise error
         guarded = self._requests.is_listed(item.path) and type(error) is SourceMismatch
@@ -383,6 +389,7 @@ class Copier:
                 raise error
         # tracebacks hold the buffers of their frames, and there may be thousands of errors
         error.__traceback__ = error.__context__ = error.__cause__ = None
+        error.failed_stores = {}
         self._failed_items.append((pending, error))
 
     def _retry_failed(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
 import pytest
@@ -27,7 +28,7 @@ from archiver.transfer.errors import (
     SourceUnavailable,
     UnexpectedContent,
 )
-from storage_backends.base import Buffer, ObjectInfo, ObjectSpec, StorageBackend
+from storage_backends.base import Buffer, ObjectInfo, ObjectSpec, StorageBackend, Upload
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend
 from tests.core.examples import NOW, RETENTION, asset
@@ -361,6 +362,72 @@ def test_a_destination_that_refuses_opens_its_breaker_though_the_source_failed_t
 
     assert isinstance(outcome, WillRetry)
     assert "bad.ts" in outcome.reason, "the asset's own matter is told as before"
+    assert set(breaker.opened(harness.ledger, harness.clock())) == {"memory://refusing (on test)"}
+
+
+class RefusingParts(MemoryBackend):
+    """Refuses every write; `refused` is set once it has refused an object of several parts."""
+
+    def __init__(self, refused: threading.Event) -> None:
+        super().__init__("refusing")
+        self._refused = refused
+
+    def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        raise AccessDenied("403")
+
+    def begin(self, spec: ObjectSpec) -> Upload:  # type: ignore[override]
+        self._refused.set()
+        raise AccessDenied("403")
+
+
+@pytest.mark.parametrize(
+    "fault", [SourceMismatch("short"), SourceUnavailable("503"), SourceGone("404"), UnexpectedContent("cut")]
+)
+@pytest.mark.parametrize("names", [("good", "refusing"), ("refusing",)])
+def test_a_destination_that_refuses_parts_opens_its_breaker_though_the_only_file_failed_too(
+    names: tuple[str, ...], fault: SourceError
+) -> None:
+    class Failing(BytesSource):
+        def read_range(self, start: int, into: memoryview, info: SourceInfo) -> None:
+            if start >= len(VIDEO) // 2:
+                assert refused.wait(20)
+                raise type(fault)(*fault.args)
+            super().read_range(start, into, info)
+
+    refused = threading.Event()
+    stores = [RefusingParts(refused) if name == "refusing" else MemoryBackend(name) for name in names]
+    harness = ArchiverHarness(lambda: Tree({"Rec.mp4": Failing(VIDEO)}, form="file"), stores=stores)
+
+    outcome = harness.archive()
+
+    assert isinstance(outcome, WillRetry)
+    assert set(breaker.opened(harness.ledger, harness.clock())) == {"memory://refusing (on test)"}
+
+
+@pytest.mark.parametrize("fault", [SourceMismatch("cut short"), SourceUnavailable("503")])
+def test_a_destination_that_refuses_parts_opens_its_breaker_though_a_member_of_a_file_failed_too(
+    fault: SourceError,
+) -> None:
+    class Member:
+        def __iter__(self) -> Iterator[bytes | memoryview]:
+            yield VIDEO
+            assert refused.wait(20)
+            raise fault
+
+        def skip(self) -> None:
+            return
+
+    class Members(Tree):
+        def items(self) -> Iterator[Item]:
+            yield Item("s0.ts", "video/mp4", chunks=Member())
+
+    refused = threading.Event()
+    stores = [MemoryBackend("good"), RefusingParts(refused)]
+    harness = ArchiverHarness(lambda: Members({}, form="file"), stores=stores)
+
+    outcome = harness.archive()
+
+    assert isinstance(outcome, WillRetry)
     assert set(breaker.opened(harness.ledger, harness.clock())) == {"memory://refusing (on test)"}
 
 

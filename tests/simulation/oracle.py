@@ -16,7 +16,7 @@ from archiver.core.attempt.decisions import LOST_AFTER
 from archiver.core.deadlines import is_over
 from archiver.core.destinations.breaker import destination_of
 from archiver.core.health import Summary
-from archiver.core.records.keys import is_tombstone, tombstone_key
+from archiver.core.records.keys import ENDS, is_tombstone, tombstone_key
 from archiver.core.upkeep.retrying import ASKED_AGAIN
 from archiver.ledger.models import OPEN_STATES, REMOVED_STATES, AssetState, Lease, Row
 from archiver.transfer.checksums import crc32c
@@ -94,6 +94,11 @@ class Found:
 
     def path(self, key: str) -> str:
         return key.removeprefix(f"{self.raw['folder']}/")
+
+
+def _is_record(key: str) -> bool:
+    """Whether a ledger that was lost is rebuilt from it."""
+    return key.startswith((MANIFESTS, ENDS))
 
 
 def _is_marked(was: Found | None, now: Found | None) -> bool:
@@ -590,7 +595,22 @@ class Oracle:
         self.epoch += 1
         self.epoch_began = self.scheduler.seconds
         # what was recorded on its last day may be in no bucket yet, and not listed any more
-        self._known = {each: at for each, at in self._known.items() if at < self.epoch_began - DAY}
+        self._known = {
+            each: at
+            for each, at in self._known.items()
+            if at < self.epoch_began - DAY and not self._is_gone_unseen(each)
+        }
+
+    def _is_gone_unseen(self, asset_id: str) -> bool:
+        """Whether somebody deleted its last manifest since the last whole reconcile began, so that the ledger alone
+        told of it."""
+        return not any(
+            asset_id in key for store in self.destinations for key in store.objects if _is_record(key)
+        ) and any(
+            harm.kind == "manifest deleted" and harm.at >= self.compared_from
+            for store in self.destinations
+            for harm in self.harms[asset_id, store.name]
+        )
 
     # -- looked at from time to time ---------------------------------------------------------------------------
     def look(self) -> None:

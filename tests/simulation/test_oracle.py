@@ -352,6 +352,34 @@ def test_an_asset_that_changed_while_it_was_counted_is_judged_by_the_next_look(
     assert _found(fleet) == ("healthy only when it is" if was is AssetState.ARCHIVED else None)
 
 
+@pytest.mark.parametrize(
+    ("deleted_at", "left", "is_known"),
+    [
+        (3 * HOUR, (), False),
+        (HOUR, (), True),  # the reconcile has seen it
+        (3 * HOUR, ("ends/2026/03/01/asset.json",), True),
+        (3 * HOUR, (MANIFEST,), True),  # at another destination
+    ],
+)
+def test_an_asset_whose_last_manifest_is_deleted_just_before_the_ledger_is_lost_is_forgotten(
+    deleted_at: float, left: tuple[str, ...], is_known: bool
+) -> None:
+    fleet = Fleet(1)
+    oracle, store, scheduler = fleet.oracle, fleet.destinations[0], fleet.scheduler
+    asset_id = next(iter(oracle.assets))
+    oracle._known[asset_id] = 0.0
+    oracle.compared_from = 2 * HOUR
+    scheduler.seconds = deleted_at
+    oracle.harm(store, asset_id, "manifest deleted", MANIFEST.replace("asset", asset_id))
+    for name in left:
+        put(store.real, name.replace("asset", asset_id), b"{}")
+    scheduler.seconds = 2 * DAY
+
+    oracle.new_epoch()
+
+    assert (asset_id in oracle._known) is is_known
+
+
 def _found(fleet: Fleet) -> str | None:
     violation = fleet.scheduler.violation
     return violation.name if violation is not None else None

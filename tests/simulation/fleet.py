@@ -353,13 +353,13 @@ class Fleet:
         self.alerts.ledger_is_lost()
         self.scheduler.note("world", "the ledger is rolled back")
         self.ledger.restore(self._snapshots[0])
-        self.oracle.new_epoch()
+        self.oracle.new_epoch(flushed=False)
 
     def _flush(self) -> None:
         self.alerts.ledger_is_lost()
         self.scheduler.note("world", "the ledger is flushed")
         self.ledger.clear()
-        self.oracle.new_epoch()
+        self.oracle.new_epoch(flushed=True)
 
     def _harm_new(self) -> None:
         """Somebody deletes what is being copied."""

@@ -176,6 +176,7 @@ class Oracle:
         self._lost: set[str] = set()  # at some time
         self._last_lease: dict[str, tuple[int, int]] = {}  # epoch and number, by asset
         self._mixed: dict[str, set[frozenset[tuple[str, str]]]] = defaultdict(set)  # segments of two versions
+        self._flushed_at: list[float] = []
         self._known: dict[str, float] = {}  # when the fleet last recorded something of it
 
     # -- what is really there ----------------------------------------------------------------------------------
@@ -591,9 +592,11 @@ class Oracle:
         is_hidden = kind == "rot" and store.checksums
         self.harms[asset_id, store.name].append(Harm(self.scheduler.seconds, kind, key, is_hidden, is_listed))
 
-    def new_epoch(self) -> None:
+    def new_epoch(self, *, flushed: bool) -> None:
         self.epoch += 1
         self.epoch_began = self.scheduler.seconds
+        if flushed:
+            self._flushed_at.append(self.epoch_began)
         # what was recorded on its last day may be in no bucket yet, and not listed any more
         self._known = {
             each: at
@@ -889,12 +892,12 @@ class Oracle:
             self._check_erased(asset_id, rows.get(asset_id))
 
     def _is_unknowable(self, store: Destination, asset_id: str) -> bool:
-        """Its manifest was deleted, and the ledger was lost before anything else told of it."""
+        """Its manifest was deleted, and the ledger was lost before anything else told of it, perhaps more than once."""
         deleted = [harm.at for harm in self.harms[asset_id, store.name] if harm.kind == "manifest deleted"]
         return (
             self.manifest(store, asset_id) is None
             and bool(deleted)
-            and 0 < self.epoch_began - max(deleted) < 3 * DAY
+            and any(0 < at - max(deleted) < 3 * DAY for at in (self.epoch_began, *self._flushed_at))
         )
 
     def _windows(self, asset_id: str) -> list[tuple[float, float]]:

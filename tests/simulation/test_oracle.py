@@ -375,7 +375,7 @@ def test_an_asset_whose_last_manifest_is_deleted_just_before_the_ledger_is_lost_
         put(store.real, name.replace("asset", asset_id), b"{}")
     scheduler.seconds = 2 * DAY
 
-    oracle.new_epoch()
+    oracle.new_epoch(flushed=True)
 
     assert (asset_id in oracle._known) is is_known
 
@@ -429,3 +429,27 @@ def test_what_is_refused_to_workers_alone_is_taken_from_others() -> None:
         store.check(fleet.workers[0], "put", "recordings/asset/one.ts")
     store.check(fleet.controls[0], "put", "recordings/asset/one.ts")
     store.check(fleet.workers[0], "stat", "recordings/asset/one.ts")
+
+
+@pytest.mark.parametrize(
+    ("lost_at", "is_unknowable"),
+    [
+        ([(11, True)], True),
+        ([(11, True), (16, True)], True),  # the second flush took nothing that was known
+        ([(14, True)], False),
+        ([(9, True)], False),
+        ([(11, False), (16, True)], False),  # what was rolled back tells of it once more
+    ],
+)
+def test_what_lost_its_manifest_is_unknowable_once_the_ledger_was_lost_soon_afterwards(
+    lost_at: list[tuple[int, bool]], is_unknowable: bool
+) -> None:
+    fleet = Fleet(1)
+    oracle, store, asset_id = fleet.oracle, fleet.destinations[0], next(iter(fleet.oracle.assets))
+    fleet.scheduler.seconds = 10 * DAY
+    oracle.harm(store, asset_id, "manifest deleted", f"manifests/2026/03/02/{asset_id}.json")
+    for day, flushed in lost_at:
+        fleet.scheduler.seconds = day * DAY
+        oracle.new_epoch(flushed=flushed)
+
+    assert oracle._is_unknowable(store, asset_id) is is_unknowable

@@ -62,7 +62,6 @@ class Harm:
     kind: str
     key: str
     is_hidden: bool  # the store tells the checksum that it had before
-    is_listed: bool = True  # lists show it; not what has the right size
     read_at: float | None = None  # when the scrub read what was harmed, and could see it
 
     @property
@@ -159,6 +158,8 @@ class Oracle:
         self._writers: dict[tuple[str, str], int] = {}  # the lease of a manifest's writer
         self._written_at: dict[tuple[str, str], float] = {}  # a manifest
         self._deleted_by: dict[tuple[str, str], tuple[str, float]] = {}  # a process, and when
+        self._overwritten: dict[tuple[str, str], tuple[bytes, float]] = {}
+        """By store and key: other bytes, by a worker whose lease was over, and when."""
         self._manifests: dict[tuple[str, str], str] = {}  # store and asset -> key
         self._reading: dict[tuple[str, str, str], int] = {}
         self._read_at: dict[tuple[str, str], float] = {}
@@ -338,11 +339,7 @@ class Oracle:
             self.harms[asset_id, store.name].append(Harm(over_at, "manifest deleted", "", is_hidden=False))
             return True
         since = process.attempt_began
-        harms = self.harms[asset_id, store.name]
-        if any(harm.kind == "rot" or harm.at >= since for harm in harms):
-            return True
-        path = why.removesuffix(" is not what the manifest says")
-        if any(not harm.is_listed and harm.key.endswith(f"/{path}") for harm in harms):
+        if any(harm.kind == "rot" or harm.at >= since for harm in self.harms[asset_id, store.name]):
             return True
         if why == NO_VERSION:
             return self._may_be_mixed(process, store, asset_id)
@@ -392,25 +389,20 @@ class Oracle:
         if key.startswith(MANIFESTS):
             self._wrote_manifest(process, store, key, before)
         elif key.startswith("recordings/"):
+            asset_id = next((part for part in key.split("/") if part in self.assets), "")
             if before is not None:
                 self._check_listed(process, store, key, before, "overwrote")
-            asset_id = next((part for part in key.split("/") if part in self.assets), "")
-            self._look_at_overwritten(process, store, asset_id, key, before)
+            self._note_overwritten(process, store, key, before, asset_id)
             self.copies.wrote(asset_id, store, is_harmed=False)
 
-    def _look_at_overwritten(
-        self, process: Process, store: Destination, asset_id: str, key: str, before: StoredObject | None
+    def _note_overwritten(
+        self, process: Process, store: Destination, key: str, before: StoredObject | None, asset_id: str
     ) -> None:
-        """A worker that cannot know that its lease is over puts another version's bytes over those of the newer
-        attempt. Of the same size, nobody sees it until they are read (docs/decisions/0008-fencing.md)."""
         data = store.objects[key].data
-        if (
-            before is not None
-            and before.data != data
-            and len(before.data) == len(data)
-            and self._cannot_know_its_lease_is_over(process, asset_id)
-        ):
-            self.harm(store, asset_id, "overwritten", key, is_listed=False)
+        if before is None or not self._cannot_know_its_lease_is_over(process, asset_id):
+            self._overwritten.pop((store.name, key), None)
+        elif data != before.data:
+            self._overwritten[store.name, key] = data, self.scheduler.seconds
 
     def _wrote_manifest(
         self, process: Process, store: Destination, key: str, before: StoredObject | None
@@ -455,6 +447,7 @@ class Oracle:
                 self._soon_marked(store, asset_id)
             elif (
                 why
+                and not self._is_overwritten_unseen(process, store, asset_id, manifest)
                 and not self._excused(process, store, asset_id, why)
                 and not ("is not there" in why and self._erased_meanwhile(process, store, asset_id))
             ):
@@ -479,6 +472,33 @@ class Oracle:
         """Whether another attempt deleted its own object, over one of this attempt, while this one was paused."""
         name, at = self._deleted_by.get((store.name, asset_id), ("", _NEVER))
         return name != process.name and at >= max(process.attempt_began, process.paused_at)
+
+    def _is_overwritten_unseen(
+        self, process: Process, store: Destination, asset_id: str, manifest: Found
+    ) -> bool:
+        """Whether all that is wrong was overwritten by a worker whose lease was over, and this attempt could not see
+        that: it had listed the objects before, and lists them again after its commit; or they have the same size and
+        the store no checksums, so that only the scrub finds it (docs/decisions/0008-fencing.md)."""
+        shown: list[float] = []  # when what a list shows was overwritten
+        alike: list[str] = []
+        for key, size, crc in manifest.objects:
+            there = store.objects.get(key)
+            if there is not None and (len(there.data), f"{crc32c(there.data):08x}") == (size, crc):
+                continue
+            data, at = self._overwritten.get((store.name, key), (b"", _NEVER))
+            if there is None or there.data != data:
+                return False
+            if len(data) == size and not store.checksums:
+                alike.append(key)
+            else:
+                shown.append(at)
+        if any(process.awake_seconds_since(at) > UNSEEN_SECONDS["manifest"] for at in shown):
+            return False
+        if shown:
+            self._soon_marked(store, asset_id)
+        for key in alike:
+            self.harm(store, asset_id, "overwritten", key)
+        return bool(shown or alike)
 
     def _soon_marked(self, store: Destination, asset_id: str) -> None:
         """It looks again after its commit; if it is killed before that, the next attempt does."""
@@ -587,10 +607,11 @@ class Oracle:
             self._looked_at.update(dict.fromkeys([(store.name, key) for key in keys], self.scheduler.seconds))
 
     # -- harm from outside -------------------------------------------------------------------------------------
-    def harm(self, store: Destination, asset_id: str, kind: str, key: str, *, is_listed: bool = True) -> None:
+    def harm(self, store: Destination, asset_id: str, kind: str, key: str) -> None:
         self.scheduler.note("world", f"{kind} of {asset_id} at {store.name}: {key}")
-        is_hidden = kind == "rot" and store.checksums
-        self.harms[asset_id, store.name].append(Harm(self.scheduler.seconds, kind, key, is_hidden, is_listed))
+        self.harms[asset_id, store.name].append(
+            Harm(self.scheduler.seconds, kind, key, kind == "rot" and store.checksums)
+        )
 
     def new_epoch(self, *, flushed: bool) -> None:
         self.epoch += 1

@@ -101,6 +101,49 @@ def test_a_manifest_of_what_was_erased_meanwhile_is_forgiven_for_seconds_awake(
     assert _found(fleet) == ("no manifest proves what is not whole" if is_broken else None)
 
 
+@pytest.mark.parametrize(
+    ("data", "checksums", "awake", "is_broken"),
+    [
+        (b"ab", True, UNSEEN_SECONDS["manifest"] - 1, False),
+        (b"ab", True, UNSEEN_SECONDS["manifest"] + 1, True),  # a list shows it
+        (b"ab", False, UNSEEN_SECONDS["manifest"] + 1, True),
+        (b"b", True, UNSEEN_SECONDS["manifest"] + 1, True),
+        (b"b", False, UNSEEN_SECONDS["manifest"] + 1, False),
+    ],
+)
+@pytest.mark.parametrize("paused", [0.0, 600.0])
+@pytest.mark.parametrize("writer", ["stale", "holder", "another since"])
+def test_a_manifest_of_what_a_stale_worker_overwrote_is_forgiven_if_no_list_has_shown_it(
+    data: bytes, checksums: bool, awake: float, is_broken: bool, paused: float, writer: str
+) -> None:
+    fleet = Fleet(1)
+    oracle, store, (stale, holder) = fleet.oracle, fleet.destinations[0], fleet.workers[:2]
+    store.checksums = checksums
+    asset_id = next(iter(oracle.assets))
+    fleet.scheduler.seconds = 1000.0
+    for number, worker in enumerate((stale, holder), 1):
+        worker.start()
+        worker.asset_id, worker.lease_number, worker.attempt_began = asset_id, number, 1000.0
+    oracle._last_lease[asset_id], oracle._leased_at[asset_id] = (0, 2), 1000.0
+    folder, key = f"recordings/{asset_id}", f"manifests/2026/03/01/{asset_id}.json"
+    put(store.real, f"{folder}/one.ts", b"a")
+    for worker in {"stale": [stale], "holder": [holder], "another since": [stale, holder]}[writer]:
+        before = store.objects[f"{folder}/one.ts"]
+        put(store.real, f"{folder}/one.ts", data)
+        oracle.wrote(worker, store, f"{folder}/one.ts", before, mounted=True)
+    if paused:
+        holder.pause(paused)
+    fleet.scheduler.seconds += paused + awake
+    listed = {"path": "one.ts", "size": 1, "crc32c": f"{crc32c(b'a'):08x}"}
+    manifest = {"schema": "archiver.manifest/1", "folder": folder, "objects": [listed]}
+    put(store.real, key, json.dumps(manifest).encode())
+
+    oracle.wrote(holder, store, key, None, mounted=True)
+
+    expected = "no manifest proves what is not whole" if is_broken or writer != "stale" else None
+    assert _found(fleet) == expected
+
+
 @pytest.mark.parametrize("there", [b"a", b"b", b"ab", None])
 def test_a_mark_of_damage_is_wrong_only_if_what_the_manifest_lists_is_there(there: bytes | None) -> None:
     """Such as by a worker that woke, and committed over what another one has stored of a newer version since."""
@@ -158,38 +201,6 @@ def test_two_versions_are_mixed_only_by_an_attempt_that_could_not_know(
     oracle.wrote(other, store, key, None, mounted=True)  # it has read nothing, and goes by what is there
 
     assert _found(fleet) == (None if is_excused else "no manifest proves what is not whole")
-
-
-@pytest.mark.parametrize(
-    ("is_stale", "stored", "broken"),
-    [
-        (True, b"b", None),
-        (True, b"bb", "no manifest proves what is not whole"),  # lists show it
-        (False, b"b", "no manifest proves what is not whole"),  # it knew that its lease was over
-    ],
-)
-def test_what_a_stale_worker_overwrote_with_as_many_bytes_is_seen_once_it_is_read(
-    is_stale: bool, stored: bytes, broken: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fleet = Fleet(1)
-    oracle, store, stale, newer = fleet.oracle, fleet.destinations[0], *fleet.workers[:2]
-    made = next(each for each in oracle.assets.values() if each.is_tree)
-    listed = {"path": "v0/seg0.ts", "size": 1, "crc32c": f"{crc32c(b'a'):08x}"}
-    manifest = {"schema": "archiver.manifest/1", "folder": f"recordings/{made.id}", "objects": [listed]}
-    key, manifest_key = f"recordings/{made.id}/v0/seg0.ts", f"manifests/2026/03/01/{made.id}.json"
-    put(store.real, key, b"a")
-    before = store.objects[key]
-    put(store.real, key, stored)
-    put(store.real, manifest_key, json.dumps(manifest).encode())
-    for process in (stale, newer):
-        process.start()
-    monkeypatch.setattr(type(oracle), "_cannot_know_its_lease_is_over", lambda *_: is_stale)
-    oracle.wrote(stale, store, key, before, mounted=True)
-    fleet.scheduler.seconds = newer.attempt_began = fleet.scheduler.seconds + HOUR
-
-    oracle.wrote(newer, store, manifest_key, None, mounted=True)
-
-    assert _found(fleet) == broken
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ class KnownDamage:
         return known is CopyState.DAMAGED
 
     def _tells_an_end_record(self, store: StorageBackend) -> bool:
-        """Whether one says that the asset is damaged. Raises StorageError of `store`'s own."""
+        """Whether one says that the asset was found damaged. Raises StorageError of `store`'s own."""
         if self._is_recorded is None:
             key = keys.end_record_key(self._row.asset_id, self._row.created_at)
             states = {end_records.read_state(store, key)}
@@ -74,7 +74,7 @@ class KnownDamage:
                 if other is not store:
                     with suppress(StorageError):
                         states.add(end_records.read_state(other, key))
-            self._is_recorded = AssetState.DAMAGED in states
+            self._is_recorded = not states.isdisjoint(end_records.MAY_BE_DAMAGED)
         return self._is_recorded
 
 

@@ -35,6 +35,9 @@ RECORDED_STATES = frozenset(
 )
 """Not skipped and external: they follow from the settings, and an account may have a million of them."""
 
+MAY_BE_DAMAGED = frozenset({AssetState.DAMAGED, AssetState.REJECTED})
+"""Ends of what was found damaged. A person may have rejected it since."""
+
 
 @dataclass(frozen=True, slots=True)
 class EndRecord:

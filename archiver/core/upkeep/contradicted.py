@@ -16,7 +16,7 @@ import structlog
 from archiver.core.clocks import CLOCK_TOLERANCE
 from archiver.core.deadlines import is_over
 from archiver.core.judging import as_known
-from archiver.core.records import keys
+from archiver.core.records import end_records, keys
 from archiver.core.records.commit import (
     DOUBTED,
     LACKING,
@@ -115,10 +115,10 @@ class Contradictions:
         return Contradiction.NONE
 
     def is_refuted(self, row: Row, record: EndRecord) -> bool:
-        """Whether an end record of an archived asset is outdated. One that calls it damaged, and is later than what the
-        ledger knows, may be all that tells of it, where manifests cannot be marked: every byte is read, and what is not
-        whole is settled as `settle` does. Raises StorageError, LedgerError."""
-        if record.state != AssetState.DAMAGED or not self.is_later(record, row):
+        """Whether an end record of an archived asset is outdated. One that calls it damaged, or rejected since, and is
+        later than what the ledger knows, may be all that tells of it, where manifests cannot be marked: every byte is
+        read, and what is not whole is settled as `settle` does. Raises StorageError, LedgerError."""
+        if record.state not in end_records.MAY_BE_DAMAGED or not self.is_later(record, row):
             return True
         key = keys.manifest_key(row.asset_id, row.created_at)
         problems = {store.name: self._problems_read_back(store, key) for store in self._destinations}

@@ -53,8 +53,6 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 _KEPT_AFTER_ALL = (AssetState.LOST, AssetState.NEEDS_SOURCE_ACCESS)
 """Ends with nothing stored, which a manifest with doubts contradicts."""
 
-_MAY_BE_DAMAGED = frozenset({AssetState.DAMAGED.value, AssetState.REJECTED.value})
-
 _NEVER_ARCHIVED = (AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS, AssetState.SOURCE_FAILED)
 """Ends that a manifest without doubts contradicts, whole or not. A person may have rejected what was damaged."""
 
@@ -105,8 +103,9 @@ class Rebuilder:
         self._listed, self._names = listed, None
 
     def read_back_what_ended(self, end_keys: Collection[ObjectKey]) -> None:
-        """From now on an asset that the ledger does not know, and that has an end record in `end_keys` which calls it
-        damaged, is archived only when every byte is right. Its manifest may not have let itself be marked."""
+        """From now on an asset that the ledger does not know, or knows as due, and that has an end record in `end_keys`
+        which calls it damaged, is archived only when every byte is right. Its manifest may not have let itself be
+        marked."""
         self._end_keys = end_keys
 
     def enter_archived(
@@ -436,16 +435,19 @@ class Rebuilder:
         return self._clock() >= self._ends_at(manifest)
 
     def _holds(self, key: ObjectKey, row: Row, reads: FullReads | None) -> bool:
-        """Whether the asset is archived at every destination. One that has ended is read back, and may have been found
-        damaged: a store may not have let us mark its manifest, and sizes prove little. What is not whole is marked as
-        damaged now; where that is refused too, `reads` notes it."""
+        """Whether the asset is archived at every destination. One that has ended, or was found damaged, is read back: a
+        store may not have let us mark its manifest, and sizes prove little. What is not whole of one that has ended is
+        marked as damaged now; where that is refused too, `reads` notes it."""
         try:
             there: list[tuple[StorageBackend, Manifest]] = []
             for store in self._destinations:
                 if (manifest := committed(store, key)) is None:
                     return False
                 there.append((store, manifest))
-            return row.state in OPEN_STATES or self._is_right(key, there, reads)
+            if row.state in OPEN_STATES:  # its next attempt marks what differs
+                is_known = CopyState.DAMAGED in row.copies.values() or self._tells_an_end_record(key)
+                return not is_known or not any(read_twice(store, manifest) for store, manifest in there)
+            return self._is_right(key, there, reads)
         except StorageError as error:
             log.warning("manifest_not_readable", key=key, reason=str(error))
             return False
@@ -468,12 +470,8 @@ class Rebuilder:
     ) -> bool:
         """Whether no end record says that an asset which the ledger does not know is damaged, or every byte of its
         copies is right all the same."""
-        end_key = keys.end_record_beside(key)
-        if end_key not in self._end_keys:
-            return True
         try:
-            states = {end_records.read_state(store, end_key) for store in self._destinations}
-            if states.isdisjoint(_MAY_BE_DAMAGED):
+            if not self._tells_an_end_record(key):
                 return True
             there = [
                 (store, manifests[store.name]) for store in self._destinations if store.name in manifests
@@ -482,6 +480,14 @@ class Rebuilder:
         except StorageError as error:
             log.warning("manifest_not_readable", key=key, reason=str(error))
             return False
+
+    def _tells_an_end_record(self, key: ObjectKey) -> bool:
+        """Whether one says that the asset was found damaged. Raises StorageError."""
+        end_key = keys.end_record_beside(key)
+        if end_key not in self._end_keys:
+            return False
+        states = {end_records.read_state(store, end_key) for store in self._destinations}
+        return not states.isdisjoint(end_records.MAY_BE_DAMAGED)
 
     def _mark(
         self,

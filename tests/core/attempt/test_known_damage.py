@@ -76,7 +76,9 @@ def _refusal(key: ObjectKey) -> AccessDenied:
 class Damaged:
     """An archived asset that was found damaged since, at the only destination."""
 
-    def __init__(self, *, marked: bool, rotten: bool, flushed: bool) -> None:
+    def __init__(
+        self, *, marked: bool, rotten: bool, flushed: bool, recorded: AssetState = AssetState.DAMAGED
+    ) -> None:
         self.store = WriteOnce()
         self.harness = ArchiverHarness(tree, stores=[self.store])
         self.harness.archive()
@@ -90,7 +92,7 @@ class Damaged:
             AssetState.DAMAGED, reason="it differs", copies={"memory://worm": CopyState.DAMAGED}
         )
         self.harness.ledger.record_archived(as_known(self.row), found)
-        end_records.write([self.store], as_known(self.row), found.state, "it differs", self.harness.clock())
+        end_records.write([self.store], as_known(self.row), recorded, "it differs", self.harness.clock())
         if flushed:
             self._flush()
         if not rotten:
@@ -205,6 +207,15 @@ def test_what_is_right_after_all_is_archived_as_it_is_once_it_was_read(case: Cas
     assert it.row.state is AssetState.ARCHIVED
     assert it.manifest.folder == it.folder
     assert {f"{it.folder}/movie.mp4", f"{it.folder}/seg.ts"} <= it.store.media_read
+
+
+def test_what_was_rejected_when_it_was_damaged_is_read_back_too() -> None:
+    it = Damaged(marked=False, rotten=True, flushed=True, recorded=AssetState.REJECTED)
+
+    reopened(it)
+    it.harness.archive_until_settled(attempts=3)
+
+    assert it.row.state is AssetState.DAMAGED
 
 
 def test_what_an_attempt_resumes_of_a_damaged_asset_is_read_back_too() -> None:

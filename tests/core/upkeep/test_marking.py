@@ -17,7 +17,7 @@ from archiver.ledger.models import AssetState, CopyState
 from storage_backends.base import Buffer, ObjectInfo, ObjectSpec
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend
-from tests.core.archived import archive_at, flip_a_bit
+from tests.core.archived import archive_at, enter, flip_a_bit
 from tests.core.examples import NOW, RETENTION, asset
 from tests.core.upkeep.reconcile_harness import ReconcileHarness
 
@@ -113,6 +113,37 @@ def test_damage_that_an_end_record_alone_tells_of_is_known_after_a_flush(
         harness.reconcile()
 
     assert harness.state(asset()) is (state if is_damaged else AssetState.ARCHIVED)
+
+
+@pytest.mark.parametrize("recorded", [None, AssetState.DAMAGED, AssetState.REJECTED])
+@pytest.mark.parametrize("is_damaged", [True, False], ids=["damaged", "right all the same"])
+def test_what_is_due_and_was_found_damaged_is_not_archived_by_its_sizes(
+    recorded: AssetState | None, is_damaged: bool
+) -> None:
+    """`recorded`: by an end record, the ledger was lost, and a sweep listed it again; None: the ledger knows it."""
+    harness = ReconcileHarness()
+    harness.stores[1] = Locked("two")
+    harness.archive([asset()])
+    row = harness.ledger.get(asset().id)
+    assert row is not None
+    if recorded is None:
+        harness.ledger.reopen(asset().id)
+        due = harness.ledger.get(asset().id)
+        assert due is not None
+        harness.ledger.note_copies(due, {"memory://one": CopyState.WHOLE, "memory://two": CopyState.DAMAGED})
+    else:
+        end_records.write(harness.stores, as_known(row), recorded, "it differs", harness.clock())
+        harness.ledger.clear()
+        enter(harness.ledger, asset(), AssetState.WAITING)
+    due_as = harness.state(asset())
+    if is_damaged:
+        flip_a_bit(harness.two, keys.manifest_key(asset().id, asset().created_at))
+
+    for _ in range(3):
+        harness.clock.advance(timedelta(hours=8))
+        harness.reconcile()
+
+    assert harness.state(asset()) is (due_as if is_damaged else AssetState.ARCHIVED)
 
 
 class TwoWasAdded(Unidentified):

@@ -85,15 +85,20 @@ def found_damaged_where_nothing_can_be_marked(harness: Harness) -> None:
     _record_damaged(harness)
 
 
+def found_damaged_where_nothing_can_be_marked_and_rejected(harness: Harness) -> None:
+    flip_a_bit(harness.two, harness.key)
+    _record_damaged(harness, AssetState.REJECTED)
+
+
 def found_damaged_and_restored(harness: Harness) -> None:
     _record_damaged(harness)
 
 
-def _record_damaged(harness: Harness) -> None:
+def _record_damaged(harness: Harness, state: AssetState = AssetState.DAMAGED) -> None:
     row = harness.ledger.get(ONE.id)
     assert row is not None
     how = damaged_settlement(ONE.id, {"memory://two": ["it differs"]}, stored_bytes=1, stored_objects=1)
-    end_records.write(harness.stores, as_known(row), AssetState.DAMAGED, how.reason or "", harness.clock())
+    end_records.write(harness.stores, as_known(row), state, how.reason or "", harness.clock())
 
 
 def stored_again_with_doubts(harness: Harness) -> None:
@@ -183,6 +188,7 @@ CASES = [
     Case(A.ARCHIVED, asked_again_of_an_old_one, A.ARCHIVED, 20),  # read in full, and whole
     Case(A.ARCHIVED, found_damaged_where_nothing_can_be_marked, A.DISCOVERED),
     Case(A.ARCHIVED, found_damaged_where_nothing_can_be_marked, A.DAMAGED, 20),
+    Case(A.ARCHIVED, found_damaged_where_nothing_can_be_marked_and_rejected, A.DAMAGED, 20),
     Case(A.ARCHIVED, found_damaged_and_restored, A.ARCHIVED, 20),
     Case(A.ARCHIVED, stored_again_with_doubts, A.QUARANTINED),
     Case(A.ARCHIVED, stored_again_with_doubts, A.QUARANTINED, 20),

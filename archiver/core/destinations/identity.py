@@ -23,11 +23,13 @@ class Manifests(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the ledger remembers. `id`: of the destination of this name; None: not known yet. `expected`: a destination
-    of this name existed before markers did, or before it could be read. `others`: destinations of other names are
-    remembered. `has_archived`: the ledger has archived assets."""
+    """What the ledger remembers. `id`: of the destination of this name; None: not known yet. `intended_id`: of the last
+    marker that was about to be written to it. `expected`: a destination of this name existed before markers did, or
+    before it could be read. `others`: destinations of other names are remembered. `has_archived`: the ledger has
+    archived assets."""
 
     id: str | None = None
+    intended_id: str | None = None
     expected: bool = False
     others: bool = False
     has_archived: bool = False
@@ -87,6 +89,10 @@ def _marked(memory: Memory, marker: Marker, manifests: Manifests, workspace: str
         )
     if manifests in (Manifests.SOME, Manifests.MOST):
         return Identity(IdentityVerdict.ADOPT, f"{manifests.value}")
+    if memory.intended_id == marker.id:
+        is_new = memory.has_archived and manifests is Manifests.NONE
+        verdict = IdentityVerdict.NEW if is_new else IdentityVerdict.ADOPT
+        return Identity(verdict, "its marker was written for this ledger, and could not be read back then")
     if is_of_another(marker, workspace):
         return Identity(
             IdentityVerdict.WRONG, "its marker belongs to another 100ms workspace, or to an older access key"

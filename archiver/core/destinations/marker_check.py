@@ -194,6 +194,7 @@ class MarkerCheck:
         try:
             if not isinstance(marker, Marker):
                 new = self._new_marker(began_empty=empty, id_before=memory.id)
+                self._registry.intend(store.name, new.id)
                 marker = write_marker(store, new, replace=marker is NoMarker.UNREADABLE)
         except TransientStorageError:
             raise
@@ -277,6 +278,7 @@ class MarkerCheck:
         known_id = remembered.id if remembered is not None else None
         return Memory(
             id=known_id or self.id,
+            intended_id=self._registry.intended_id(self.store.name),
             expected=remembered is not None and not remembered.removed,
             others=bool(others),
             has_archived=next(stored_rows(self._ledger), None) is not None,

@@ -11,6 +11,8 @@ from archiver.ledger.base import Facts
 
 PREFIX = "destination:"
 """Of the names of the ledger's facts, one for each destination."""
+INTENDED = "destination-intended:"
+"""Of the facts that name the marker that is about to be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,14 @@ class Registry:
             "schema": 1,
         }
         self._ledger.remember(PREFIX + name, fact)
+
+    def intend(self, name: str, marker_id: str) -> None:
+        """Remember which marker is about to be written: nobody may hear whether it was."""
+        self._ledger.remember(INTENDED + name, {"id": marker_id})
+
+    def intended_id(self, name: str) -> str | None:
+        marker_id = (self._ledger.recall(INTENDED + name) or {}).get("id")
+        return marker_id if isinstance(marker_id, str) and marker_id else None
 
 
 def removed(facts: Mapping[str, Mapping[str, object]]) -> frozenset[str]:

@@ -588,6 +588,34 @@ def test_a_destination_that_is_added_is_new_and_not_emptied() -> None:
     assert process.began_empty_at(one.name) is None
 
 
+def test_a_marker_that_could_not_be_read_back_is_known_again_though_assets_were_archived_elsewhere_since() -> (
+    None
+):
+    harness = Harness("one", "two")
+    two = harness.stores[1]
+
+    class Unread(Faulty):
+        def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+            info = super().put(spec, data, crc32c)
+            self.reads = TransientStorageError("503")
+            return info
+
+    harness.stores[0] = one = Unread("one")
+    with pytest.raises(TransientStorageError):
+        harness.process().confirm(one.name)
+    harness.process().confirm(two.name)
+    harness.archive(two)
+
+    one.reads = None
+    process = harness.process()
+
+    process.confirm(one.name)
+    fact = harness.ledger.recall(PREFIX + one.name)
+    assert fact is not None
+    assert fact["id"] == marker_at(one)["id"]
+    assert process.filling() == [one.name], "what it lacks is copied there"
+
+
 def test_of_two_destinations_the_one_that_is_unmounted_at_the_upgrade_is_not_taken_for_new() -> None:
     harness = Harness("one", "two")
     one, two = harness.stores

@@ -21,6 +21,7 @@ KNOWN = Memory(id="A", expected=True, has_archived=True)
 UPGRADED = Memory(has_archived=True)
 EXPECTED = Memory(expected=True, others=True, has_archived=True)
 ADDED = Memory(others=True, has_archived=True)
+INTENDED = Memory(intended_id="A", others=True, has_archived=True)
 
 
 def marker(id: str = "A", *workspaces: str) -> Marker:  # noqa: A002 - its name
@@ -128,6 +129,31 @@ CASES = [
         marker("B", OURS),
         Manifests.SOME,
         IdentityVerdict.ADOPT,
+    ),
+    # its marker was written, and nobody heard of it
+    ("written, then archived elsewhere", INTENDED, marker("A", OURS), Manifests.NONE, IdentityVerdict.NEW),
+    (
+        "written, and refused by the version before",
+        Memory(intended_id="A", expected=True, others=True, has_archived=True),
+        marker("A", OURS),
+        Manifests.NONE,
+        IdentityVerdict.NEW,
+    ),
+    ("written beside older ones", INTENDED, marker("A", OURS), Manifests.FOREIGN, IdentityVerdict.ADOPT),
+    (
+        "written, nothing archived yet",
+        Memory(intended_id="A"),
+        marker("A", OURS),
+        Manifests.NONE,
+        IdentityVerdict.ADOPT,
+    ),
+    ("another one than was written", INTENDED, marker("B", OURS), Manifests.NONE, IdentityVerdict.WRONG),
+    (
+        "written, then another is known",
+        Memory(id="B", intended_id="A", has_archived=True),
+        marker("A", OURS),
+        Manifests.NONE,
+        IdentityVerdict.WRONG,
     ),
     (
         "production, marked, added to staging",

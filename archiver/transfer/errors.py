@@ -23,8 +23,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from storage_backends.errors import StorageError
+if TYPE_CHECKING:
+    from storage_backends.errors import StorageError
 
 
 class TransferError(Exception):

@@ -40,6 +40,7 @@ NOTICED_WITHIN = {
     "rot": RE_READ_WITHIN,
     "object deleted": RE_READ_WITHIN,
     "overwritten": RE_READ_WITHIN,
+    "overwritten alike": RE_READ_WITHIN,  # with as many bytes, where the store tells no checksum
     "manifest deleted": 1 * DAY,
 }
 A_YEAR = 365 * DAY  # rot where the store keeps a checksum, and tells the old one
@@ -107,6 +108,16 @@ def _is_marked(was: Found | None, now: Found | None) -> bool:
     return {**was.raw, "damage": None} == {**now.raw, "damage": None}
 
 
+@dataclass(frozen=True)
+class Overwritten:
+    """What was put over other bytes, when and by whom. `is_stale`: its lease was over, and it could not know."""
+
+    data: bytes
+    at: float
+    process: str
+    is_stale: bool
+
+
 @dataclass
 class Oracle:
     scheduler: Scheduler
@@ -158,8 +169,8 @@ class Oracle:
         self._writers: dict[tuple[str, str], int] = {}  # the lease of a manifest's writer
         self._written_at: dict[tuple[str, str], float] = {}  # a manifest
         self._deleted_by: dict[tuple[str, str], tuple[str, float]] = {}  # a process, and when
-        self._overwritten: dict[tuple[str, str], tuple[bytes, float]] = {}
-        """By store and key: other bytes, by a worker whose lease was over, and when."""
+        self._overwritten: dict[tuple[str, str], Overwritten] = {}
+        """By store and key."""
         self._manifests: dict[tuple[str, str], str] = {}  # store and asset -> key
         self._reading: dict[tuple[str, str, str], int] = {}
         self._read_at: dict[tuple[str, str], float] = {}
@@ -339,7 +350,10 @@ class Oracle:
             self.harms[asset_id, store.name].append(Harm(over_at, "manifest deleted", "", is_hidden=False))
             return True
         since = process.attempt_began
-        if any(harm.kind == "rot" or harm.at >= since for harm in self.harms[asset_id, store.name]):
+        if any(
+            harm.kind in ("rot", "overwritten alike") or harm.at >= since
+            for harm in self.harms[asset_id, store.name]
+        ):
             return True
         if why == NO_VERSION:
             return self._may_be_mixed(process, store, asset_id)
@@ -399,10 +413,13 @@ class Oracle:
         self, process: Process, store: Destination, key: str, before: StoredObject | None, asset_id: str
     ) -> None:
         data = store.objects[key].data
-        if before is None or not self._cannot_know_its_lease_is_over(process, asset_id):
+        is_stale = self._cannot_know_its_lease_is_over(process, asset_id)
+        if before is None or (data == before.data and not is_stale):
             self._overwritten.pop((store.name, key), None)
         elif data != before.data:
-            self._overwritten[store.name, key] = data, self.scheduler.seconds
+            self._overwritten[store.name, key] = Overwritten(
+                data, self.scheduler.seconds, process.name, is_stale=is_stale
+            )
 
     def _wrote_manifest(
         self, process: Process, store: Destination, key: str, before: StoredObject | None
@@ -476,28 +493,30 @@ class Oracle:
     def _is_overwritten_unseen(
         self, process: Process, store: Destination, asset_id: str, manifest: Found
     ) -> bool:
-        """Whether all that is wrong was overwritten by a worker whose lease was over, and this attempt could not see
-        that: it had listed the objects before, and lists them again after its commit; or they have the same size and
-        the store no checksums, so that only the scrub finds it (docs/decisions/0008-fencing.md)."""
-        shown: list[float] = []  # when what a list shows was overwritten
+        """Whether all that is wrong was overwritten by another worker, and this attempt could not see that: it had
+        listed the objects before, and lists them again after its commit (its own lease may be over, or the other
+        one's); or they have the same size and the store no checksums, so that only the scrub finds it
+        (docs/decisions/0008-fencing.md)."""
+        shown: list[bool] = []  # of each object that a list tells: whether none was asked since
         alike: list[str] = []
         for key, size, crc in manifest.objects:
             there = store.objects.get(key)
             if there is not None and (len(there.data), f"{crc32c(there.data):08x}") == (size, crc):
                 continue
-            data, at = self._overwritten.get((store.name, key), (b"", _NEVER))
-            if there is None or there.data != data:
+            by = self._overwritten.get((store.name, key))
+            if there is None or by is None or there.data != by.data or by.process == process.name:
                 return False
-            if len(data) == size and not store.checksums:
+            is_unseen = process.awake_seconds_since(by.at) <= UNSEEN_SECONDS["manifest"]
+            if (by.is_stale or is_unseen) and len(by.data) == size and not store.checksums:
                 alike.append(key)
             else:
-                shown.append(at)
-        if any(process.awake_seconds_since(at) > UNSEEN_SECONDS["manifest"] for at in shown):
+                shown.append(is_unseen)
+        if not all(shown):
             return False
         if shown:
             self._soon_marked(store, asset_id)
         for key in alike:
-            self.harm(store, asset_id, "overwritten", key)
+            self.harm(store, asset_id, "overwritten alike", key)
         return bool(shown or alike)
 
     def _soon_marked(self, store: Destination, asset_id: str) -> None:

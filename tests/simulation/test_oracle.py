@@ -144,6 +144,44 @@ def test_a_manifest_of_what_a_stale_worker_overwrote_is_forgiven_if_no_list_has_
     assert _found(fleet) == expected
 
 
+@pytest.mark.parametrize(
+    ("data", "awake", "is_broken"),
+    [
+        (b"ab", UNSEEN_SECONDS["manifest"] - 1, False),
+        (b"b", UNSEEN_SECONDS["manifest"] - 1, False),
+        (b"ab", UNSEEN_SECONDS["manifest"] + 1, True),
+        (b"b", UNSEEN_SECONDS["manifest"] + 1, True),  # its lease was not over: no excuse for as many bytes
+    ],
+)
+@pytest.mark.parametrize("checksums", [True, False])
+def test_a_manifest_that_a_stale_worker_writes_after_its_pause_is_forgiven_if_no_list_has_shown_the_next_version(
+    data: bytes, awake: float, is_broken: bool, checksums: bool
+) -> None:
+    fleet = Fleet(1)
+    oracle, store, (stale, holder) = fleet.oracle, fleet.destinations[0], fleet.workers[:2]
+    store.checksums = checksums
+    asset_id = next(iter(oracle.assets))
+    fleet.scheduler.seconds = 1000.0
+    for number, worker in enumerate((stale, holder), 1):
+        worker.start()
+        worker.asset_id, worker.lease_number, worker.attempt_began = asset_id, number, 1000.0
+    oracle._last_lease[asset_id], oracle._leased_at[asset_id] = (0, 2), 1000.0
+    folder, key = f"recordings/{asset_id}", f"manifests/2026/03/01/{asset_id}.json"
+    put(store.real, f"{folder}/one.ts", b"a")
+    before = store.objects[f"{folder}/one.ts"]
+    put(store.real, f"{folder}/one.ts", data)
+    oracle.wrote(holder, store, f"{folder}/one.ts", before, mounted=True)
+    stale.pause(600.0)
+    fleet.scheduler.seconds += 600.0 + awake
+    listed = {"path": "one.ts", "size": 1, "crc32c": f"{crc32c(b'a'):08x}"}
+    manifest = {"schema": "archiver.manifest/1", "folder": folder, "objects": [listed]}
+    put(store.real, key, json.dumps(manifest).encode())
+
+    oracle.wrote(stale, store, key, None, mounted=True)
+
+    assert _found(fleet) == ("no manifest proves what is not whole" if is_broken else None)
+
+
 @pytest.mark.parametrize("there", [b"a", b"b", b"ab", None])
 def test_a_mark_of_damage_is_wrong_only_if_what_the_manifest_lists_is_there(there: bytes | None) -> None:
     """Such as by a worker that woke, and committed over what another one has stored of a newer version since."""

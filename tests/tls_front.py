@@ -10,16 +10,20 @@ import threading
 from collections.abc import Iterator
 
 _PIECE_BYTES = 256 * 1024
+_TURNS_TO_CLOSE = 5  # of the loop, in which a transport that was aborted lets go of its socket
 
 
 @contextlib.contextmanager
 def tls_front(port_behind: int, context: ssl.SSLContext) -> Iterator[int]:
     """The port where TLS is spoken, until the block ends. It runs in a thread of its own."""
     loop = asyncio.new_event_loop()
+    writers: list[asyncio.StreamWriter] = []
 
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         with contextlib.suppress(OSError):
             behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", port_behind)
+            writers.append(behind_writer)
             await asyncio.gather(_pump(reader, behind_writer), _pump(behind_reader, writer))
 
     async def start() -> asyncio.Server:
@@ -31,6 +35,10 @@ def tls_front(port_behind: int, context: ssl.SSLContext) -> Iterator[int]:
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
+        for writer in writers:  # a task that was cancelled before it began has closed nothing
+            writer.transport.abort()
+        for _ in range(_TURNS_TO_CLOSE):
+            await asyncio.sleep(0)
 
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

@@ -525,8 +525,11 @@ class Oracle:
         def check() -> None:
             row = self.ledger.get(asset_id)
             why = self.problem(store, asset_id)
-            if row is not None and row.state is AssetState.ARCHIVED and why:
-                self._broken("what is archived is whole", f"{asset_id} at {store.name}: {why}")
+            if row is None or row.state is not AssetState.ARCHIVED or not why:
+                return
+            if self.quorum < len(self.destinations) and self.copies.is_known_as_lacking(row, store):
+                return  # archived at the quorum without it
+            self._broken("what is archived is whole", f"{asset_id} at {store.name}: {why}")
 
         self.scheduler.at(self.scheduler.seconds + HOUR, check)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import types
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -314,6 +315,31 @@ def test_a_copy_that_was_harmed_unnoticed_counts_for_the_quorum(
         fleet.scheduler.seconds += harmed_before
 
     oracle.look()
+
+    assert _found(fleet) == ("what is archived is whole" if is_broken else None)
+
+
+@pytest.mark.parametrize(
+    ("quorum", "known", "is_broken"),
+    [(1, DAMAGED, False), (1, WHOLE, True), (2, DAMAGED, True)],
+)
+def test_a_manifest_that_must_be_marked_soon_may_be_known_as_damaged_below_the_quorum(
+    quorum: int, known: CopyState, is_broken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet(TWO_DESTINATIONS)
+    oracle, (one, two) = fleet.oracle, fleet.destinations
+    oracle.quorum = quorum
+    checks: list[Callable[[], None]] = []
+    monkeypatch.setattr(fleet.scheduler, "at", lambda _seconds, check: checks.append(check))
+    monkeypatch.setattr(oracle, "problem", lambda _store, _asset_id: "its manifest proves nothing")
+    made = asset(id=next(iter(oracle.assets)))
+    enter(fleet.ledger, made)
+    row = fleet.ledger.get(made.id)
+    assert row is not None
+    fleet.ledger.note_copies(row, {one.name: WHOLE, two.name: known})
+
+    oracle._soon_marked(two, made.id)
+    checks.pop()()
 
     assert _found(fleet) == ("what is archived is whole" if is_broken else None)
 

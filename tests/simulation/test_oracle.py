@@ -20,7 +20,7 @@ from tests.simulation.faults import Fault
 from tests.simulation.fleet import Fleet
 from tests.simulation.ledgers import AuditedLedger
 from tests.simulation.oracle import RE_READ_WITHIN, UNSEEN_SECONDS
-from tests.simulation.scheduler import DAY, HOUR, MINUTE
+from tests.simulation.scheduler import DAY, HOUR, MINUTE, Process
 from tests.simulation.stores import WORKERS_DENIED, Refusal
 
 TWO_DESTINATIONS = 117  # a seed
@@ -102,6 +102,23 @@ def test_a_manifest_of_what_was_erased_meanwhile_is_forgiven_for_seconds_awake(
     assert _found(fleet) == ("no manifest proves what is not whole" if is_broken else None)
 
 
+def _stale_and_holder(fleet: Fleet) -> tuple[str, Process, Process]:
+    """Lease an asset to a worker whose lease is over by now, and to the one that holds it."""
+    asset_id = next(iter(fleet.oracle.assets))
+    stale, holder = fleet.workers[:2]
+    fleet.scheduler.seconds = 1000.0
+    for number, worker in enumerate((stale, holder), 1):
+        worker.start()
+        worker.asset_id, worker.lease_number, worker.attempt_began = asset_id, number, 1000.0
+    fleet.oracle._last_lease[asset_id], fleet.oracle._leased_at[asset_id] = (0, 2), 1000.0
+    return asset_id, stale, holder
+
+
+def _manifest_of_an_a(folder: str) -> dict[str, Any]:
+    listed = {"path": "one.ts", "size": 1, "crc32c": f"{crc32c(b'a'):08x}"}
+    return {"schema": "archiver.manifest/1", "folder": folder, "objects": [listed]}
+
+
 @pytest.mark.parametrize(
     ("data", "checksums", "awake", "is_broken"),
     [
@@ -118,14 +135,9 @@ def test_a_manifest_of_what_a_stale_worker_overwrote_is_forgiven_if_no_list_has_
     data: bytes, checksums: bool, awake: float, is_broken: bool, paused: float, writer: str
 ) -> None:
     fleet = Fleet(1)
-    oracle, store, (stale, holder) = fleet.oracle, fleet.destinations[0], fleet.workers[:2]
+    oracle, store = fleet.oracle, fleet.destinations[0]
     store.checksums = checksums
-    asset_id = next(iter(oracle.assets))
-    fleet.scheduler.seconds = 1000.0
-    for number, worker in enumerate((stale, holder), 1):
-        worker.start()
-        worker.asset_id, worker.lease_number, worker.attempt_began = asset_id, number, 1000.0
-    oracle._last_lease[asset_id], oracle._leased_at[asset_id] = (0, 2), 1000.0
+    asset_id, stale, holder = _stale_and_holder(fleet)
     folder, key = f"recordings/{asset_id}", f"manifests/2026/03/01/{asset_id}.json"
     put(store.real, f"{folder}/one.ts", b"a")
     for worker in {"stale": [stale], "holder": [holder], "another since": [stale, holder]}[writer]:
@@ -135,9 +147,7 @@ def test_a_manifest_of_what_a_stale_worker_overwrote_is_forgiven_if_no_list_has_
     if paused:
         holder.pause(paused)
     fleet.scheduler.seconds += paused + awake
-    listed = {"path": "one.ts", "size": 1, "crc32c": f"{crc32c(b'a'):08x}"}
-    manifest = {"schema": "archiver.manifest/1", "folder": folder, "objects": [listed]}
-    put(store.real, key, json.dumps(manifest).encode())
+    put(store.real, key, json.dumps(_manifest_of_an_a(folder)).encode())
 
     oracle.wrote(holder, store, key, None, mounted=True)
 
@@ -159,14 +169,9 @@ def test_a_manifest_that_a_stale_worker_writes_after_its_pause_is_forgiven_if_no
     data: bytes, awake: float, is_broken: bool, checksums: bool
 ) -> None:
     fleet = Fleet(1)
-    oracle, store, (stale, holder) = fleet.oracle, fleet.destinations[0], fleet.workers[:2]
+    oracle, store = fleet.oracle, fleet.destinations[0]
     store.checksums = checksums
-    asset_id = next(iter(oracle.assets))
-    fleet.scheduler.seconds = 1000.0
-    for number, worker in enumerate((stale, holder), 1):
-        worker.start()
-        worker.asset_id, worker.lease_number, worker.attempt_began = asset_id, number, 1000.0
-    oracle._last_lease[asset_id], oracle._leased_at[asset_id] = (0, 2), 1000.0
+    asset_id, stale, holder = _stale_and_holder(fleet)
     folder, key = f"recordings/{asset_id}", f"manifests/2026/03/01/{asset_id}.json"
     put(store.real, f"{folder}/one.ts", b"a")
     before = store.objects[f"{folder}/one.ts"]
@@ -174,9 +179,7 @@ def test_a_manifest_that_a_stale_worker_writes_after_its_pause_is_forgiven_if_no
     oracle.wrote(holder, store, f"{folder}/one.ts", before, mounted=True)
     stale.pause(600.0)
     fleet.scheduler.seconds += 600.0 + awake
-    listed = {"path": "one.ts", "size": 1, "crc32c": f"{crc32c(b'a'):08x}"}
-    manifest = {"schema": "archiver.manifest/1", "folder": folder, "objects": [listed]}
-    put(store.real, key, json.dumps(manifest).encode())
+    put(store.real, key, json.dumps(_manifest_of_an_a(folder)).encode())
 
     oracle.wrote(stale, store, key, None, mounted=True)
 
@@ -189,8 +192,7 @@ def test_a_mark_of_damage_is_wrong_only_if_what_the_manifest_lists_is_there(ther
     fleet = Fleet(1)
     store, worker, asset_id = fleet.destinations[0], fleet.workers[0], next(iter(fleet.oracle.assets))
     key = f"manifests/2026/03/01/{asset_id}.json"
-    listed = {"path": "one.ts", "size": 1, "crc32c": f"{crc32c(b'a'):08x}"}
-    manifest = {"schema": "archiver.manifest/1", "folder": f"recordings/{asset_id}", "objects": [listed]}
+    manifest = _manifest_of_an_a(f"recordings/{asset_id}")
     put(store.real, key, json.dumps(manifest).encode())
     before = store.objects[key]
     if there is not None:

@@ -6,7 +6,6 @@ are driven by another, and what blocks runs in threads of its own (`archiver.htt
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -18,7 +17,7 @@ from archiver.http import cancellation
 from archiver.http.loop import Timer
 from archiver.http.runtime import Caller, Runtime, process_runtime
 from archiver.http.session import Session
-from archiver.http.waiting import Blocking, Ended, Wait
+from archiver.http.waiting import Blocking, Ended, Wait, complete
 from archiver.retry_policy import REQUEST, RetryPolicy
 from archiver.transfer.bandwidth import UNLIMITED, Bandwidth
 from archiver.transfer.base import Chunks, CopyRequest, CopyResult, Source, UploadJournal
@@ -30,6 +29,7 @@ from archiver.transfer.memory import MemoryBudget
 from archiver.transfer.object_copy import ObjectCopy
 from archiver.transfer.part_sizes import PART_BYTES, part_size
 from archiver.transfer.reading import BlockingReading, HttpReading, Reading
+from archiver.transfer.room import Room
 from archiver.transfer.source import HttpSource
 from archiver.transfer.storing import StoreTools
 from archiver.transfer.tasks import Slots, Task
@@ -83,12 +83,13 @@ class TransferEngine:
         self.call_soon = self._runtime.call_soon
         self.call_later = self._runtime.call_later
         self._stopped: BaseException | None = None
+        self._begun = False  # whether its thread knows of it
         self._tasks: dict[Task, _Running] = {}
         self._sessions: dict[HttpClient, Session] = {}
         self._confirmations = Confirmations(policy)
         self._timer: Timer | None = None
         # twice what can be worked on: enough that nobody idles, few enough for 86,400 segments to pass in little memory
-        self._room = _Room(self._runtime, 2 * (connections + uploads))
+        self._room = Room(self._runtime, 2 * (connections + uploads))
         self._part_bytes = part_bytes
         self._tools = Tools(
             runs=self,
@@ -106,7 +107,11 @@ class TransferEngine:
         self, source: Source, request: CopyRequest, stores: Sequence[StorageBackend]
     ) -> Future[CopyResult]:
         copy = self._admit(request, stores)
-        return self._run(lambda: copy.from_source(self._reading(source, request)), self._room.leave)
+        if self._needs_no_thread(source, request, stores):
+            return self._run_here(lambda: copy.from_source(self._reading(source, request, certain=True)))
+        return self._run(
+            lambda: copy.from_source(self._reading(source, request, certain=request.fresh)), self._room.leave
+        )
 
     def submit_chunks(
         self, chunks: Chunks, request: CopyRequest, stores: Sequence[StorageBackend]
@@ -143,6 +148,8 @@ class TransferEngine:
     ) -> None:
         over: Future[None] = self._runtime.future()
         self._stopped = self._stopped or Stopped("the engine was left before this copy had ended")
+        if not self._begun:
+            return
         try:
             self._runtime.call_soon(partial(self._close, over))
         except (RuntimeError, MemoryError):  # it never had a thread
@@ -215,6 +222,29 @@ class TransferEngine:
                 reservation.release()
             raise
 
+    def _needs_no_thread(
+        self, source: Source, request: CopyRequest, stores: Sequence[StorageBackend]
+    ) -> bool:
+        """Return whether a copy waits for nothing but this thread: its body is here, its one store blocks, and nothing
+        else is under way. To wake other threads would cost a small object more than all else."""
+        if self._begun or request.fresh or request.known is not None or len(stores) > 1:
+            return False
+        if not isinstance(source, HttpSource) or getattr(stores[0], "send", None) is not None:
+            return False
+        return source.holds(part_size(request.size_bytes, self._part_bytes, stores))
+
+    def _run_here(self, coroutine: Callable[[], Coroutine[Wait[Any], Any, Any]]) -> Future[Any]:
+        """Run it in this thread, to its end."""
+        running = _Running(self._runtime.future(), coroutine, self._room.leave, lambda: None)
+        try:
+            with cancellation.watched(self._check):
+                value = complete(coroutine())
+        except BaseException as error:  # noqa: BLE001 - it is in the future, as of every copy
+            running.end(None, error)
+        else:
+            running.end(value, None)
+        return running.future
+
     def _run(
         self,
         coroutine: Callable[[], Coroutine[Wait[Any], Any, Any]],
@@ -225,6 +255,7 @@ class TransferEngine:
         future: Future[Any] = self._runtime.future()
         future.set_running_or_notify_cancel()
         running = _Running(future, coroutine, ended, never_began)
+        self._begun = True
         try:
             self._runtime.call_soon(partial(self._begin, running))
         except BaseException as error:  # noqa: BLE001 - no thread: it is this copy's error, as later ones are
@@ -239,8 +270,9 @@ class TransferEngine:
             self._should_stop()
         except BaseException as error:
             self._stopped = error
-            with suppress(RuntimeError, MemoryError):
-                self._runtime.call_soon(partial(self._stop, error))
+            if self._begun:
+                with suppress(RuntimeError, MemoryError):
+                    self._runtime.call_soon(partial(self._stop, error))
             raise
 
     # -- in the engine's thread ----------------------------------------------------------------------------
@@ -285,16 +317,17 @@ class TransferEngine:
         self._sessions.clear()
         over.set_result(None)
 
-    def _reading(self, source: Source, request: CopyRequest) -> Reading:
+    def _reading(self, source: Source, request: CopyRequest, *, certain: bool) -> Reading:
         if not isinstance(source, HttpSource):
             return BlockingReading(source, self._memory)
-        session = self._sessions.get(source.client)
+        session = None if certain else self._session(source.client)
+        return HttpReading(source, request.key, session, self._memory, self._confirmations, self)
+
+    def _session(self, client: HttpClient) -> Session:
+        session = self._sessions.get(client)
         if session is None:
-            session = self._sessions[source.client] = source.client.session()
-        reading = HttpReading(source, request.key, session, self._memory, self._confirmations, self)
-        if request.fresh:
-            reading.be_certain()
-        return reading
+            session = self._sessions[client] = client.session()
+        return session
 
 
 class _Running:
@@ -341,37 +374,3 @@ class _InCaller(Wait[Any]):
 
     def start(self, ended: Ended) -> None:
         self._caller.run(Blocking(self._call), ended)
-
-
-class _Room:
-    """The copies under way, at most `capacity`. Who waits to enter is woken when an eighth of it is free: to be woken
-    for each would cost as much as all else about a small object."""
-
-    def __init__(self, runtime: Runtime, capacity: int) -> None:
-        self._runtime = runtime
-        self._capacity = capacity
-        self._inviting = capacity - max(1, capacity // 8)
-        self._inside = 0
-        self._lock = threading.Lock()
-        self._free: Future[None] | None = None
-
-    def enter(self, check: Callable[[], None]) -> None:
-        """Blocks while it is full; raises what `check` raises."""
-        while True:
-            with self._lock:
-                if self._inside < self._capacity:
-                    self._inside += 1
-                    return
-                free = self._free = self._free or self._runtime.future()
-            with suppress(TimeoutError):
-                free.result(timeout=cancellation.POLL_SECONDS)
-            check()
-
-    def leave(self) -> None:
-        with self._lock:
-            self._inside -= 1
-            free = self._free if self._inside <= self._inviting else None
-            if free is not None:
-                self._free = None
-        if free is not None:
-            free.set_result(None)

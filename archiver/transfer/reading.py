@@ -152,14 +152,15 @@ class HttpReading:
         self,
         source: HttpSource,
         key: ObjectKey,
-        session: Session,
+        session: Session | None,
         memory: MemoryBudget,
         confirmations: Confirmations,
         runs: Runs,
     ) -> None:
+        """`session`: None to `be_certain` from the start."""
         self._http = source
         self._key = key
-        self._session: Session | None = session
+        self._session = session
         self._memory = memory
         self._confirmations = confirmations
         self._runs = runs

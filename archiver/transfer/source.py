@@ -149,6 +149,10 @@ class HttpSource:
         finally:
             opened.reader.close()
 
+    def holds(self, first_bytes: int) -> bool:
+        """Return whether the next `fetch` of so many bytes gives a response that is here, whole."""
+        return self._held is not None and len(self._held[0].body or b"") <= first_bytes
+
     async def measure(self, first_bytes: int) -> tuple[int, int]:
         """The length and CRC32C of what `open` gives, read over a new connection."""
         self._held = None
@@ -174,8 +178,9 @@ class HttpSource:
     ) -> tuple[Opened, Transfers]:
         """As `open`, and the transfers that brought it. Where the answer to the range is of no use, the whole is asked
         for without one. With an `intake`, a body of at most `first_bytes` is taken whole."""
+        is_here = self.holds(first_bytes)
         held, self._held = self._held, None
-        if held is not None and intake is not None and len(held[0].body or b"") <= first_bytes:
+        if held is not None and is_here and intake is not None:
             return held
         if not self._ranges:
             return await self._whole(await self._get(first_bytes, session, intake))

@@ -1,8 +1,8 @@
 """The runtime of a process: two loops, and threads for blocking calls.
 
-Requests to sources are driven by one loop, in whose thread the engine's coroutines run as well; requests to stores by
-the other, so that a source never waits for a store and TLS uses two processors. Nothing else of the engine starts a
-thread or reads a clock: it speaks to `Runtime`, and a test or a simulation puts a single-threaded one in its place.
+Requests to sources and small uploads are driven by one loop, in whose thread the engine's coroutines run as well; large
+uploads and reads from stores by the other, so that TLS uses two processors (`http.store_sessions`). Nothing else of the
+engine starts a thread or reads a clock: it speaks to `Runtime`, and a test puts a single-threaded one in its place.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class ProcessRuntime:
         self.call_soon = loop.call_soon
         self.call_later = loop.call_later
         self.sources = Multi(loop, "source")
+        self.small_uploads = Multi(loop, "store")
         self.stores = Multi(Loop("stores"), "store")
         self._pools: dict[str, Pool] = {}
         self._lock = threading.Lock()

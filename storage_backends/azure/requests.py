@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 from requests.utils import get_environ_proxies, select_proxy
 
-from archiver.http.runtime import process_runtime
-from archiver.http.session import Options, Session, Timeouts
+from archiver.http.options import Options, Timeouts
+from archiver.http.store_sessions import StoreSessions
 from archiver.http.transfer import Request, Transfer
 from storage_backends.azure.credentials import Credential
 from storage_backends.azure.errors import Answer
@@ -40,7 +40,7 @@ class AzureRequests:
             user_agent="recording-archiver",
             proxy=select_proxy(container_url, get_environ_proxies(container_url)) or "",
         )
-        self._session = Session(process_runtime().stores, options)
+        self._sessions = StoreSessions(options)
 
     async def put(self, blob: str, query: str, headers: Mapping[str, str], data: Buffer) -> Answer:
         """Send `data` to a blob. `query`: `comp=block&...`. Raises HttpError and azure-identity's errors."""
@@ -53,7 +53,7 @@ class AzureRequests:
         return await self._send("GET", blob, "", headers, None, _NO_LIMIT if max_bytes is None else max_bytes)
 
     def close(self) -> None:
-        self._session.close()
+        self._sessions.close()
 
     async def _send(
         self,
@@ -78,6 +78,7 @@ class AzureRequests:
             coming.limit(max_bytes if coming.status < 300 else _ANSWER_BYTES)
 
         await self._credential.ready()
-        transfer = await Transfer(self._session, make, bound)
+        session = self._sessions.reading if body is None else self._sessions.sending(length_bytes)
+        transfer = await Transfer(session, make, bound)
         assert transfer.head is not None, "a transfer that ended well has a head"
         return Answer(transfer.status, transfer.head.headers.get, transfer.take_body())

@@ -22,8 +22,8 @@ from urllib.parse import urlencode
 
 from requests.utils import get_environ_proxies, select_proxy
 
-from archiver.http.runtime import process_runtime
-from archiver.http.session import Options, Session, Timeouts
+from archiver.http.options import Options, Timeouts
+from archiver.http.store_sessions import StoreSessions
 from archiver.http.transfer import Request, Transfer
 from archiver.http.waiting import blocking
 from storage_backends.base import Buffer
@@ -60,7 +60,7 @@ class GcsRequests:
             user_agent=client._connection.user_agent,  # noqa: SLF001
             proxy=select_proxy(self._origin, get_environ_proxies(self._origin)) or "",
         )
-        self._session = Session(process_runtime().stores, options)
+        self._sessions = StoreSessions(options)
 
     async def insert(
         self, bucket: str, resource: Mapping[str, Any], data: Buffer, query: Mapping[str, str]
@@ -71,29 +71,32 @@ class GcsRequests:
         """
         more = f"&{urlencode(query)}" if query else ""
         url = f"{self._origin}/upload/storage/v1/b/{bucket}/o?uploadType=multipart{more}"
-        return await self._send(partial(_related, url, resource, data))
+        return await self._send(partial(_related, url, resource, data), len(data))
 
     async def session(self, method: str, uri: str, headers: Mapping[str, str], data: Buffer) -> Answer:
         """Send one request to a resumable session, whose URI is a SECRET. Raises HttpError and google-auth's errors."""
         body = data if isinstance(data, bytes) else (memoryview(data),)
-        return await self._send(lambda with_token: Request(uri, {**headers, **with_token}, method, body))
+        return await self._send(
+            lambda with_token: Request(uri, {**headers, **with_token}, method, body), len(data)
+        )
 
     def close(self) -> None:
-        self._session.close()
+        self._sessions.close()
 
-    async def _send(self, make: Callable[[Headers], Request]) -> Answer:
+    async def _send(self, make: Callable[[Headers], Request], size_bytes: int) -> Answer:
         if not self._credentials.valid:
             await blocking(self._ensure_token)
         token = self._credentials.token
-        answer = await self._once(make)
+        answer = await self._once(make, size_bytes)
         if answer.status == 401 and token is not None:  # revoked, or this machine's clock is slow
             await blocking(partial(self._renew, token))
-            answer = await self._once(make)
+            answer = await self._once(make, size_bytes)
         return answer
 
-    async def _once(self, make: Callable[[Headers], Request]) -> Answer:
+    async def _once(self, make: Callable[[Headers], Request], size_bytes: int) -> Answer:
+        session = self._sessions.sending(size_bytes)
         transfer = await Transfer(
-            self._session, lambda: make(self._authorization()), lambda coming: coming.limit(_ANSWER_BYTES)
+            session, lambda: make(self._authorization()), lambda coming: coming.limit(_ANSWER_BYTES)
         )
         assert transfer.head is not None, "a transfer that ended well has a head"
         return Answer(transfer.head.status, transfer.head.headers.get, transfer.take_body())

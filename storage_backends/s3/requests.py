@@ -29,8 +29,8 @@ from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.utils import get_environ_proxies
 
-from archiver.http.runtime import process_runtime
-from archiver.http.session import Options, Session, Timeouts
+from archiver.http.options import Options, Timeouts
+from archiver.http.store_sessions import StoreSessions
 from archiver.http.transfer import Request, Transfer
 from archiver.http.waiting import blocking
 from storage_backends.errors import StorageError
@@ -85,7 +85,7 @@ class S3Requests:
                 user_agent=self._endpoint.user_agent,
                 proxy=self._endpoint.proxy,
             )
-            self._session = Session(process_runtime().stores, options)
+            self._sessions = StoreSessions(options)
             self._template = lru_cache(maxsize=_TEMPLATES)(partial(RequestTemplate, self._endpoint))
         elif isinstance(learned, _Unusual):
             why = "its own requests to this endpoint are unusual"
@@ -115,7 +115,9 @@ class S3Requests:
             return await blocking(partial(self._get_by_boto3, request, reading))
         await self._renew_credentials()
         transfer = Transfer(
-            self._session, partial(self._signed, "GET", "Range", request, "", _EMPTY_DIGEST), reading.decide
+            self._sessions.reading,
+            partial(self._signed, "GET", "Range", request, "", _EMPTY_DIGEST),
+            reading.decide,
         )
         with suppress(Enough):
             await transfer
@@ -137,7 +139,7 @@ class S3Requests:
 
     def close(self) -> None:
         if self._endpoint is not None:
-            self._session.close()
+            self._sessions.close()
 
     async def _send(
         self, by_boto3: Callable[..., Mapping[str, Any]], request: Mapping[str, Any], query: str
@@ -184,7 +186,7 @@ class S3Requests:
         if checked_by not in request:
             raise StorageError("a PUT to S3 without a checksum")
         transfer = await Transfer(
-            self._session,
+            self._sessions.sending(len(request["Body"])),
             partial(self._signed, "PUT", checked_by, request, query, digest),
             lambda coming: coming.limit(_ANSWER_BYTES),
         )

@@ -66,7 +66,11 @@ class Loop:
         self._order = itertools.count()
         self._driven: set[Driven] = set()
         self._owners: dict[int, Driven] = {}
+        self._watched: dict[
+            int, int
+        ] = {}  # what the system watches each for, of those that are owned or parked
         self._parked: set[int] = set()  # watched by the system, though nobody is to be told
+        self._reused: set[int] = set()  # of those parked: open still, until libcurl returns
         self._kept: WeakSet[object] = WeakSet()
         self._poller: _Poller  # these three are there while the thread is: see `_open`
         self._wake_reader: int
@@ -119,7 +123,10 @@ class Loop:
 
     def watch(self, driven: Driven, fd: int, events: int) -> None:
         """Tell `driven` when `fd` is ready for `events` (READ, WRITE)."""
-        self._poller.watch(fd, events, known=fd in self._parked or fd in self._owners)
+        if fd not in self._reused or self._watched[fd] != events:
+            self._poller.watch(fd, events, known=fd in self._parked or fd in self._owners)
+            self._watched[fd] = events
+        self._reused.discard(fd)
         self._parked.discard(fd)
         self._owners[fd] = driven
 
@@ -132,6 +139,12 @@ class Loop:
         something happens to it. When it is closed, the system forgets it by itself."""
         if self._owners.pop(fd, None) is not None:
             self._parked.add(fd)
+
+    def reuse(self, fd: int) -> None:
+        """The parked connection `fd` is open still, and is to be watched again before libcurl returns: the system does
+        so already, unless for other events."""
+        if fd in self._parked:
+            self._reused.add(fd)
 
     # -- inside --------------------------------------------------------------------------------------------
     def _start(self) -> None:
@@ -204,6 +217,7 @@ class Loop:
             owner = self._owners.get(fd)
             if owner is not None:
                 self._call(partial(owner.ready, fd, what))
+                self._reused.clear()
                 touched.add(owner)
             elif fd == self._wake_reader:
                 os.read(fd, 4096)
@@ -224,6 +238,7 @@ class Loop:
         for driven in list(self._driven):
             if driven.due is not None and driven.due <= now:
                 self._call(driven.timeout)
+                self._reused.clear()
                 self._call(driven.collect)
 
     def _seconds_to_sleep(self) -> float:

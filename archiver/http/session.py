@@ -201,8 +201,9 @@ class Session:
         had ended; no other is trusted then."""
         name = transfer.name
         assert name is not None
-        transfer.connection = None if again else self._connections.take(name)
-        if transfer.connection is not None:
+        connection = transfer.connection = None if again else self._connections.take(name)
+        if connection is not None:
+            self._multi.loop.reuse(connection.fd)
             return True
         for other in self._active:
             if other is not transfer and other.name == name:  # it ended just now, and was not looked at yet

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from archiver.http.loop import READ, Loop
+from archiver.http import loop as loop_module
+from archiver.http.loop import READ, WRITE, Loop
 
 WAIT_SECONDS = 20
 
@@ -94,3 +96,70 @@ def test_another_one_that_got_its_number_is_watched(loop: Loop) -> None:
     done(loop)
     for fd in (reader, other_reader, other_writer):
         os.close(fd)
+
+
+def test_a_reused_one_is_watched_without_asking_the_system_again(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driven, (reader, writer) = Watching(), os.pipe()
+    loop.call_soon(lambda: loop.watch(driven, reader, READ))
+    loop.call_soon(lambda: loop.park(reader))
+    done(loop)
+    monkeypatch.setattr(loop_module._Poller, "watch", refuse)
+
+    def reuse() -> None:
+        loop.reuse(reader)
+        loop.watch(driven, reader, READ)
+
+    loop.call_soon(reuse)
+    os.write(writer, b"asked")
+
+    assert driven.told.wait(WAIT_SECONDS)
+    monkeypatch.undo()
+    loop.call_soon(lambda: loop.unwatch(reader))
+    done(loop)
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.parametrize("again", ["for other events", "in a later call", "never parked"])
+def test_what_the_system_may_not_watch_is_told_to_it(loop: Loop, again: str) -> None:
+    """It was open when it was to be reused; by the next call of libcurl another may have its number."""
+    first, second = Watching(), Watching()
+    ours, theirs = socket.socketpair()
+    watched_for = WRITE if again == "for other events" else READ
+
+    def begin() -> None:
+        if again != "never parked":
+            loop.watch(first, ours.fileno(), watched_for)
+            loop.park(ours.fileno())
+        loop.reuse(ours.fileno())
+
+    replacement, other = socket.socketpair()
+
+    def later() -> None:
+        if again == "in a later call":  # the system forgets what is closed
+            os.dup2(replacement.fileno(), ours.fileno())
+        loop.watch(second, ours.fileno(), READ)
+
+    def due_and_later() -> None:
+        begin()
+        if again == "in a later call":
+            loop._run_due()
+        later()
+
+    first.due = 0.0
+    loop.call_soon(lambda: loop.drive(first))
+    loop.call_soon(due_and_later)
+    (other if again == "in a later call" else theirs).send(b"asked")
+
+    assert second.told.wait(WAIT_SECONDS)
+    loop.call_soon(lambda: loop.unwatch(ours.fileno()))
+    loop.call_soon(lambda: loop.forget(first))
+    done(loop)
+    for sock in (ours, theirs, replacement, other):
+        sock.close()
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise AssertionError("the system watches it already")

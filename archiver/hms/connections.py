@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from archiver.http import trust
-from archiver.http.direct import DirectSession
+from archiver.http.direct import DirectSessions
 from archiver.http.errors import HttpError, TooLong
 from archiver.http.head import Headers
 from archiver.http.options import Options, Timeouts
@@ -38,26 +38,20 @@ class Connections:
     def __init__(self, api_url: str, timeouts: Timeouts, authorities: Path | None, max_bytes: int) -> None:
         """`max_bytes` bounds the body of a response, as it is sent and unpacked."""
         tls = urlsplit(api_url).scheme == "https"
-        self._options = Options(
+        options = Options(
             ca_file=(authorities or trust.authorities()) if tls else None,
             timeouts=timeouts,
             proxy=_proxy_for(api_url),
             max_idle=1,
         )
         self._max_bytes = max_bytes
-        self._idle: list[DirectSession] = []
-        self._closed = False
+        self._sessions = DirectSessions(options)
 
     def get(self, url: str, headers: Mapping[str, str], check: Callable[[], None]) -> Answer:
         """Send a GET. `check` is called at least once a second while the response comes; what it raises ends the
         request. Raises HttpError, OSError where the machine gives no connection, and what `check` raises."""
-        session = self._take()
-        try:
+        with self._sessions.session() as session:
             transfer = session.get(Request(url, headers), self._max_bytes, check)
-        except BaseException:
-            session.close()
-            raise
-        self._give_back(session)
         head = transfer.head
         assert head is not None, "a transfer that ended well has a head"
         body = transfer.take_body()
@@ -67,23 +61,7 @@ class Connections:
 
     def close(self) -> None:
         """Idempotent."""
-        self._closed = True
-        while self._idle:
-            self._idle.pop().close()
-
-    def _take(self) -> DirectSession:
-        if self._closed:
-            raise RuntimeError("the client of the API is closed")
-        while self._idle:
-            session = self._idle.pop()
-            if not session.orphaned:
-                return session
-        return DirectSession(self._options)
-
-    def _give_back(self, session: DirectSession) -> None:
-        self._idle.append(session)
-        if self._closed:
-            self.close()
+        self._sessions.close()
 
 
 def _unpacked(body: bytes, headers: Headers, max_bytes: int) -> bytes:

@@ -38,6 +38,7 @@ class Handle:
     """One easy handle of a session, used again and again. In the loop's thread alone."""
 
     __slots__ = (
+        "_alone",
         "_connecting",
         "_lines",
         "_method",
@@ -54,6 +55,7 @@ class Handle:
         self.transfer: Transfer | None = None
         self._session = session
         self._proxy = options.proxy
+        self._alone = options.max_idle == 0
         self._pinned: set[str] = set()
         self._connecting = (False, False)  # as libcurl has it by itself
         self._targeted = False
@@ -110,7 +112,7 @@ class Handle:
             else:
                 easy.unsetopt(pycurl.HTTPHEADER)  # an empty list would leave those of the request before
             self._lines = lines
-        connecting = (request.fresh or transfer.resubmitted, request.alone)
+        connecting = (request.fresh or transfer.resubmitted, request.alone or self._alone)
         if connecting != self._connecting:
             easy.setopt(pycurl.FRESH_CONNECT, connecting[0])
             easy.setopt(pycurl.FORBID_REUSE, connecting[1])

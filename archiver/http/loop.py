@@ -99,6 +99,10 @@ class Loop:
         """Let no fork free `thing`: libcurl would end TLS connections that the parent still uses."""
         self._kept.add(thing)
 
+    def condition(self) -> threading.Condition:
+        """One that another thread waits for, and this loop's notifies."""
+        return threading.Condition()
+
     @property
     def is_current(self) -> bool:
         return threading.current_thread() is self._thread

@@ -23,7 +23,8 @@ class Timeouts:
 @dataclass(frozen=True, slots=True)
 class Options:
     """`ca_file`: the authorities that are trusted, in PEM; None: libcurl's own, for plain HTTP. `proxy`: an address, or
-    empty for none: the environment's is never used by itself. `max_idle`: connections kept for later requests."""
+    empty for none: the environment's is never used by itself. `max_idle`: connections kept for later requests; 0: every
+    request is `alone` on its own."""
 
     ca_file: Path | None = None
     timeouts: Timeouts = Timeouts()

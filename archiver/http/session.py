@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -65,6 +66,14 @@ class Session:
             action()
         else:
             self._multi.loop.call_soon(action)
+
+    def condition(self) -> threading.Condition:
+        """As `Loop.condition`."""
+        return self._multi.loop.condition()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._active
 
     # -- in the loop's thread ------------------------------------------------------------------------------
     def _begin(self, transfer: Transfer) -> None:
@@ -186,9 +195,8 @@ class Session:
         reusable = head.persistent and head.framed and not head.ambiguous
         if fd < 0:
             # libcurl closes what it could keep when more came than the response
-            suspicious |= reusable and not (
-                ended or request.alone or transfer.overtaken or _refused(transfer)
-            )
+            alone = request.alone or not self._options.max_idle
+            suspicious |= reusable and not (ended or alone or transfer.overtaken or _refused(transfer))
         elif unread or unread is None or not reusable or head.chunked:
             # of what comes with the last chunk libcurl says nothing: so nothing follows on it
             self._connections.shut_down(connection)

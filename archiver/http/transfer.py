@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -292,7 +291,7 @@ class Streamed:
     def __init__(self, transfer: Transfer, session: Session) -> None:
         self._transfer = transfer
         self._session = session
-        self._changed = threading.Condition()
+        self._changed = session.condition()
         self._chunks: deque[memoryview] = deque()
         self._waiting_bytes = 0
         self._paused = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from archiver.http import cancellation
 
@@ -61,9 +61,17 @@ class Pause(Wait[None]):
         self.seconds = seconds
 
 
-def complete(coroutine: Coroutine[Wait[Any], Any, T]) -> T:
+class Event(Protocol):
+    """As `threading.Event`."""
+
+    def set(self) -> None: ...
+
+    def wait(self, timeout: float) -> bool: ...
+
+
+def complete(coroutine: Coroutine[Wait[Any], Any, T], event: Callable[[], Event] = threading.Event) -> T:
     """Run `coroutine` in this thread, blocking while it waits. Raises what it raises, and the thread's cancellation
-    signal; the wait is cancelled then."""
+    signal; the wait is cancelled then. `event`: makes what is waited for."""
     value: Any = None
     error: BaseException | None = None
     while True:
@@ -72,10 +80,10 @@ def complete(coroutine: Coroutine[Wait[Any], Any, T]) -> T:
         except StopIteration as stop:
             result: T = stop.value
             return result
-        value, error = _block(wait)
+        value, error = _block(wait, event)
 
 
-def _block(wait: Wait[Any]) -> tuple[Any, BaseException | None]:
+def _block(wait: Wait[Any], event: Callable[[], Event]) -> tuple[Any, BaseException | None]:
     try:
         if isinstance(wait, Blocking):
             return wait.call(), None
@@ -83,7 +91,7 @@ def _block(wait: Wait[Any]) -> tuple[Any, BaseException | None]:
             pause(wait.seconds)
             return None, None
         outcome: list[tuple[Any, BaseException | None]] = []
-        done = threading.Event()
+        done = event()
 
         def ended(value: Any, error: BaseException | None) -> None:
             outcome.append((value, error))

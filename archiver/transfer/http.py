@@ -7,12 +7,13 @@ a proxy that address would be chosen by someone else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from archiver.http import trust
+from archiver.http.direct import DirectSession, DirectSessions
 from archiver.http.errors import HttpError, InvalidRequest, TooLong
 from archiver.http.head import Head, Headers
 from archiver.http.retry_after import retry_after
@@ -31,6 +32,7 @@ from archiver.transfer.errors import (
     SourceNotAllowed,
     SourceUnavailable,
     SourceUntrusted,
+    TransferError,
 )
 from archiver.transfer.urls import Origin, SecretUrl
 from storage_backends.per_process import PerProcess
@@ -132,11 +134,16 @@ class HttpClient:
         self._policy = policy
         self._options = Options(ca_file=ca_file, timeouts=timeouts, user_agent=user_agent)
         self._own = PerProcess(self.session)
+        self._direct = DirectSessions(replace(self._options, max_idle=0), "source", (TransferError,))
         self._ranges: dict[tuple[int, int, int | None], SecretUrl] = {}
 
     def session(self) -> Session:
         """A set of connections of its own. Close it."""
         return Session(process_runtime().sources, self._options)
+
+    def direct(self) -> AbstractContextManager[DirectSession]:
+        """One for requests that this thread carries by itself, each over a new connection."""
+        return self._direct.session()
 
     def get(self, address: Address, headers: Mapping[str, str]) -> Response:
         """`fetch`, blocking, over a new connection: its body is read while it comes. Close it."""
@@ -208,6 +215,7 @@ class HttpClient:
         """Close what is kept. Idempotent."""
         if (session := self._own.drop()) is not None:
             session.close()
+        self._direct.close()
 
     def _request(
         self,

@@ -128,16 +128,14 @@ class HttpSource:
     def peek(self, first_bytes: int) -> tuple[SourceInfo, bytes]:
         """As `open`, and the first bytes: CHECKED_BYTES at least, where there are so many. When they are all, the next
         `fetch` of so many gives this response and sends no request: over a new connection it is certainly its own.
-        Blocks."""
+        Blocks; this thread carries the request itself."""
+        with self.client.direct() as direct:
+            return direct.complete(self._peek(first_bytes, direct.session))
 
-        async def all_of_it() -> tuple[Opened, Transfers]:
-            opened, transfers = await self.fetch(first_bytes, intake=_Unbudgeted())
-            if opened.rest is not None:
-                await self._rest(opened.rest)
-            return opened, transfers
-
-        opened, transfers = complete(all_of_it())
+    async def _peek(self, first_bytes: int, session: Session) -> tuple[SourceInfo, bytes]:
+        opened, transfers = await self.fetch(first_bytes, session, _Unbudgeted())
         if opened.rest is not None:
+            await self._rest(opened.rest)
             return opened.info, opened.rest.take_body()
         if opened.body is not None:
             if len(opened.body) == opened.info.size_bytes:  # else it is the first part of a larger one

@@ -217,8 +217,8 @@ def test_no_proxy_is_obeyed(connect: Connect, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "api.invalid")
 
-    assert connect("https://api.invalid")._options.proxy == ""
-    assert connect("https://other.invalid")._options.proxy == "http://127.0.0.1:9"
+    assert connect("https://api.invalid")._sessions.options.proxy == ""
+    assert connect("https://other.invalid")._sessions.options.proxy == "http://127.0.0.1:9"
 
 
 def test_a_closed_client_says_so(connect: Connect) -> None:

@@ -16,6 +16,7 @@ from threading import Thread
 
 import pytest
 
+from archiver.http.direct import DirectSessions
 from archiver.http.errors import CouldNotConnect
 from archiver.http.loop import Loop
 from archiver.http.multi import Multi
@@ -51,6 +52,7 @@ def test_lookups_that_are_never_answered_end_in_time_and_hold_up_nothing_else(tm
     assert found["meanwhile"] == ["hello"] * 5
     assert found["failed"] == ["no connection within 2 s"] * LOOKUPS
     assert found["afterwards"] == "hello"
+    assert found["directly"] == ["no connection within 2 s", "cancelled"]
 
 
 def main() -> None:
@@ -79,7 +81,29 @@ def main() -> None:
         afterwards = complete(get(server.url))
         session.close()
         loop.stop()
-    print(json.dumps({"meanwhile": meanwhile, "failed": failed, "afterwards": afterwards}))  # noqa: T201
+    found = {"meanwhile": meanwhile, "failed": failed, "afterwards": afterwards, "directly": directly()}
+    print(json.dumps(found))  # noqa: T201
+
+
+def directly() -> list[str]:
+    """How requests end that their own thread carries."""
+
+    class Cancelled(Exception):
+        pass
+
+    def cancel() -> None:
+        raise Cancelled("cancelled")
+
+    sessions = DirectSessions(Options(timeouts=Timeouts(connect=timedelta(seconds=2))))
+    ends: list[str] = []
+    for check in (lambda: None, cancel):
+        try:
+            with sessions.session() as session:
+                session.get(Request("http://direct.example/"), 1, check)
+        except (CouldNotConnect, Cancelled) as error:
+            ends.append(str(error))
+    sessions.close()
+    return ends
 
 
 if __name__ == "__main__":

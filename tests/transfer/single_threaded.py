@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -123,6 +124,9 @@ class InMemorySession:
     def cancel(self, transfer: Transfer) -> None:
         self._held.pop(transfer, None)
         self._runtime.call_soon(lambda: transfer.finish(RuntimeError("cancelled")))
+
+    def condition(self) -> threading.Condition:
+        return threading.Condition()
 
     def unpause(self, transfer: Transfer) -> None:
         self._runtime.call_soon(lambda: self._body(transfer))

@@ -3,6 +3,7 @@ waits for nobody else."""
 
 from __future__ import annotations
 
+import gzip
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,18 +11,26 @@ from dataclasses import dataclass, field
 import pytest
 
 from archiver.http.runtime import ProcessRuntime
-from archiver.transfer.base import CopyRequest, KnownCopy
+from archiver.http.transfer import WINDOW_BYTES
+from archiver.transfer.address_policy import AddressPolicy
+from archiver.transfer.base import CHECKED_BYTES, CopyRequest, KnownCopy
 from archiver.transfer.checksums import crc32c
 from archiver.transfer.engine import TransferEngine
-from archiver.transfer.errors import SourceMismatch, Stopped, UnexpectedContent
+from archiver.transfer.errors import (
+    SourceMismatch,
+    SourceNotAllowed,
+    SourceUnavailable,
+    Stopped,
+    UnexpectedContent,
+)
 from archiver.transfer.http import HttpClient
 from archiver.transfer.memory import MemoryBudget
 from archiver.transfer.source import HttpSource
 from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, StorageBackend
 from storage_backends.errors import AccessDenied, StorageError, TransientStorageError
 from storage_backends.memory import MemoryBackend
-from tests.transfer.builders import HURRIED, KEY, client, request, some_bytes, source
-from tests.transfer.origin import Origin
+from tests.transfer.builders import HURRIED, KEY, client, expired_before, request, some_bytes, source
+from tests.transfer.origin import Fault, Origin, Reply, Request, cut_at, none, reset_at, status
 from tests.transfer.stores import Wrapped, stored_in
 
 SMALL_BYTES = 64 * 1024
@@ -257,3 +266,84 @@ def test_one_copy_after_another_finds_room(http: HttpClient, origin: Origin) -> 
             one = source(http, origin)
             one.peek(SMALL_BYTES)
             engine.submit(one, request(), [store]).result()
+
+
+# -- peek: the first request of a small file -------------------------------------------------------------------
+def moved(request: Request, reply: Reply) -> Reply:
+    return reply if request.number else Reply(302, (("Location", "/file?moved"),), b"over there")
+
+
+def longer(_: Request, reply: Reply) -> Reply:
+    """Without a range, and without saying how long it is."""
+    return Reply(200, body=LONGER, announce=None)
+
+
+def chunked(_: Request, reply: Reply) -> Reply:
+    return Reply(200, body=CONTENT, chunked=True)
+
+
+def packed(_: Request, reply: Reply) -> Reply:
+    return Reply(200, (("Content-Encoding", "gzip"),), gzip.compress(CONTENT))
+
+
+LONGER = some_bytes(3 * WINDOW_BYTES)
+
+
+@dataclass(frozen=True)
+class Peek:
+    """`holds`: whether the copy needs no other request."""
+
+    says: str
+    fault: Fault = none
+    file: bytes = CONTENT
+    connections: int = 1
+    holds: bool = False
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Peek("all of it", holds=True),
+        Peek("after a redirect, over connections of their own", moved, connections=2, holds=True),
+        Peek("after a refusal, by a fresh signature", expired_before(2), connections=2, holds=True),
+        Peek("of a larger one, the first part", file=LONGER),
+        Peek("of one whose length is not known, as much as is looked at", longer, LONGER),
+        Peek("in chunks", chunked),
+        Peek("unpacked", packed),
+    ],
+    ids=lambda case: case.says,
+)
+def test_the_thread_that_peeks_carries_its_requests(
+    http: HttpClient, monkeypatch: pytest.MonkeyPatch, case: Peek
+) -> None:
+    monkeypatch.setattr("archiver.transfer.http.process_runtime", pytest.fail)
+    with Origin({"/file": case.file}, always=case.fault) as origin:
+        one = source(http, origin)
+
+        start = one.peek(SMALL_BYTES)[1]
+
+        assert case.file.startswith(start)
+        assert len(start) >= min(CHECKED_BYTES, len(case.file))
+        assert one.holds(SMALL_BYTES) is case.holds
+        assert not one.holds(len(CONTENT) - 1)
+        assert origin.connections == case.connections
+        assert origin.left_within(10)
+
+
+def test_the_thread_that_peeks_keeps_to_the_address_policy(origin: Origin) -> None:
+    public = HttpClient(AddressPolicy())
+
+    with pytest.raises(SourceNotAllowed):
+        source(public, origin).peek(SMALL_BYTES)
+
+    assert origin.requests == []
+    public.close()
+
+
+def test_the_thread_that_peeks_goes_on_after_an_error(http: HttpClient, origin: Origin) -> None:
+    origin.script([status(503), cut_at(10), reset_at(10)])
+    for _ in range(3):
+        with pytest.raises(SourceUnavailable):
+            source(http, origin).peek(SMALL_BYTES)
+
+    assert source(http, origin).peek(SMALL_BYTES)[1] == CONTENT

@@ -85,6 +85,12 @@ def a8(scale: float, _: memoryview) -> Job:
     return _large("A8", "one file of 8 GiB", 1, int(8 * GIB * scale))
 
 
+def c_large(scale: float, _: memoryview) -> Job:
+    """For memory: buffers of all kinds are full, and too many to be used again."""
+    files = _tree(max(1, int(384 * scale)), MIB)
+    return Job("C1M", "an HLS tree of 1,536 segments of 1 MiB", Form.MANY, files, files, connections=32)
+
+
 def c_long(scale: float, _: memoryview) -> Job:
     """12 hours in segments of 2 s, in four layers: for memory, so the segments are small."""
     files = _tree(max(1, int(21_600 * scale)), KIB)
@@ -110,6 +116,7 @@ JOBS: dict[str, Callable[[float, memoryview], Job]] = {
     "B": b,
     "C": c,
     "C12": c_long,
+    "C1M": c_large,
     "D": d,
     "E": e,
     "E25": e_large,

@@ -73,7 +73,7 @@ from worker.credentials import Credentials
 from worker.identities import build_identities, workspace_in
 from worker.ledger import build_ledger, build_watcher
 from worker.limits import api_limit, bandwidth_of, copy_limit, drill_limit, replicate_limit, scrub_limit
-from worker.memory import buffer_bytes
+from worker.memory import memory_budget
 from worker.services import AppServices, ServicesPerProcess
 from worker.settings import Settings
 from worker.source_access import SourceAccess
@@ -112,7 +112,7 @@ def build_services(
     identities = build_identities(settings, ledger, stores, clock)
     destinations = guarded(stores, identities)
     source_access = SourceAccess(settings.source_access)
-    memory = MemoryBudget(buffer_bytes(settings.transfer_memory_bytes))
+    memory = memory_budget(settings.transfer_memory_bytes)
     open_contents = _build_opener(settings, api, ledger, source_access, authorities, memory)
     scope = build_scope(settings)
     engine = _engine_factory(settings, memory, clock, copy_limit(settings, ledger, clock))

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from archiver.http.session import Session
     from archiver.http.transfer import Request, Transfer
 
-_BUFFER_BYTES = 512 * 1024
+_RECEIVE_BUFFER_BYTES = 512 * 1024  # one for each loop
+_SEND_BUFFER_BYTES = 256 * 1024  # one for each request that is sent: 32 of 1 MiB took 24 MiB more
 _SUPPRESS_CONNECT_HEADERS = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, which pycurl has no name for
 _URL = re.compile(r"(?i:https?)://(?!/)[!-~]+")
 _TARGET = re.compile(r"(https?)://[^/?#]*([^#]*)", re.IGNORECASE)
@@ -76,8 +77,8 @@ class Handle:
         set_to(pycurl.FOLLOWLOCATION, 0)
         set_to(pycurl.HTTP_CONTENT_DECODING, 0)
         set_to(pycurl.USERAGENT, options.user_agent)
-        set_to(pycurl.BUFFERSIZE, _BUFFER_BYTES)
-        set_to(pycurl.UPLOAD_BUFFERSIZE, 2 * _BUFFER_BYTES)
+        set_to(pycurl.BUFFERSIZE, _RECEIVE_BUFFER_BYTES)
+        set_to(pycurl.UPLOAD_BUFFERSIZE, _SEND_BUFFER_BYTES)
         set_to(pycurl.TCP_NODELAY, 1)
         set_to(pycurl.TCP_KEEPALIVE, 1)
         set_to(pycurl.CONNECTTIMEOUT_MS, max(1, round(options.timeouts.connect.total_seconds() * 1000)))

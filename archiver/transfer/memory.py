@@ -13,6 +13,7 @@ from collections.abc import Callable
 from io import BytesIO
 
 from archiver.http.waiting import Ended, Wait, complete
+from archiver.transfer.allowance import Allowance
 from archiver.transfer.errors import BudgetTooSmall
 
 AHEAD_SHARE = 4
@@ -59,11 +60,15 @@ class _Ahead(Reservation):
 
 
 class MemoryBudget:
-    """At most `limit_bytes` at once. Safe from several threads. Of `reused_bytes` and more, memory that was released is
-    kept for the next of the same size, within the limit, and as long as anything is reserved."""
+    """At most `limit_bytes` at once, and what `allowance` allows, if one is given. Safe from several threads. Of
+    `reused_bytes` and more, memory that was released is kept for the next of the same size, within the limit, and as
+    long as anything is reserved."""
 
-    def __init__(self, limit_bytes: int, reused_bytes: int = REUSED_BYTES) -> None:
+    def __init__(
+        self, limit_bytes: int, reused_bytes: int = REUSED_BYTES, allowance: Allowance | None = None
+    ) -> None:
         self.limit_bytes = limit_bytes
+        self._allowance = allowance
         self.reused_bytes = reused_bytes
         self._lock = threading.Lock()
         self._queue: deque[Asked] = deque()
@@ -101,7 +106,7 @@ class MemoryBudget:
                 "transfers may take (ARCHIVER_TRANSFER_MEMORY)"
             )
         with self._lock:
-            if self._queue or self._in_use_bytes + size_bytes > self.limit_bytes:
+            if self._queue or not self._fits(size_bytes):
                 return None
             spare = self._take(size_bytes)
         return Reservation(self, size_bytes, spare)
@@ -110,13 +115,13 @@ class MemoryBudget:
         """For what is read ahead of its use: at most a quarter of the limit in all, so that the parts made of it always
         find room; None when there is none just now."""
         with self._lock:
-            over = self._ahead_bytes + size_bytes > self.limit_bytes // AHEAD_SHARE
-            if over or self._queue or self._in_use_bytes + size_bytes > self.limit_bytes:
+            allowed_bytes = self._allowed_bytes()
+            over = self._ahead_bytes + size_bytes > allowed_bytes // AHEAD_SHARE
+            if over or self._queue or self._in_use_bytes + size_bytes > allowed_bytes:
                 return None
             self._ahead_bytes += size_bytes
-            self._in_use_bytes += size_bytes
-            self._peak_bytes = max(self._peak_bytes, self._in_use_bytes)
-            self._drop_spares(self.limit_bytes - self._in_use_bytes)
+            self._reserved(size_bytes)
+            self._drop_spares(self._allowed_bytes() - self._in_use_bytes)
         return _Ahead(self, size_bytes)
 
     def ask(self, size_bytes: int, granted: Callable[[Reservation], None]) -> Asked:
@@ -163,28 +168,44 @@ class MemoryBudget:
     def _grant(self) -> None:
         while True:
             with self._lock:
-                if not self._queue or self._in_use_bytes + self._queue[0].size_bytes > self.limit_bytes:
+                if not self._queue or not self._fits(self._queue[0].size_bytes):
                     return
                 asked = self._queue.popleft()
                 spare = self._take(asked.size_bytes)
             asked.granted(Reservation(self, asked.size_bytes, spare))
 
-    def _take(self, size_bytes: int) -> BytesIO | None:
-        """A spare of this size, if there is one."""
+    def _allowed_bytes(self) -> int:
+        return self.limit_bytes if self._allowance is None else self._allowance.allowed_bytes
+
+    def _fits(self, size_bytes: int) -> bool:
+        """Return whether it may be reserved. What is allowed may become less; what fits into the limit is granted all
+        the same once nothing but what is read ahead of it is in use, or the two would wait for each other."""
+        in_use_bytes = self._in_use_bytes + size_bytes
+        alone = self._in_use_bytes == self._ahead_bytes and in_use_bytes <= self.limit_bytes
+        return alone or in_use_bytes <= self._allowed_bytes()
+
+    def _reserved(self, size_bytes: int) -> None:
         self._in_use_bytes += size_bytes
         self._peak_bytes = max(self._peak_bytes, self._in_use_bytes)
+        if self._allowance is not None:
+            self._allowance.reserved(size_bytes, self._in_use_bytes, self._spare_bytes)
+
+    def _take(self, size_bytes: int) -> BytesIO | None:
+        """A spare of this size, if there is one."""
         if not self._spare:
+            self._reserved(size_bytes)
             return None
         found = next((index for index, spare in enumerate(self._spare) if spare[0] == size_bytes), None)
         file = None
         if found is not None:
             file = self._spare.pop(found)[1]
             self._spare_bytes -= size_bytes
-        self._drop_spares(self.limit_bytes - self._in_use_bytes)
+        self._reserved(size_bytes)
+        self._drop_spares(self._allowed_bytes() - self._in_use_bytes)
         return file
 
     def _drop_spares(self, most_bytes: int) -> None:
-        while self._spare_bytes > most_bytes:
+        while self._spare and self._spare_bytes > most_bytes:
             self._spare_bytes -= self._spare.pop(0)[0]
 
 

@@ -69,6 +69,15 @@ def test_a_zip_of_large_members_passes_through_256_mib(pattern: Path) -> None:
 
 
 @pytest.mark.timeout(300)
+def test_a_tree_of_large_segments_passes_through_256_mib(pattern: Path) -> None:
+    """More connections than a large file has, each with a full buffer of its own beside the bodies."""
+    result = copied("C1M", pattern, scale=0.4)
+
+    assert result.objects == 4 * 153 + 4 + 1
+    assert result.usage.peak_rss_mib <= 256
+
+
+@pytest.mark.timeout(300)
 @pytest.mark.chaos
 def test_21600_segments_pass_through_150_mib(pattern: Path) -> None:
     """A quarter of 12 hours, for the sake of time. All 86,400 stay within 200 (`python -m benchmarks --jobs C12`)."""

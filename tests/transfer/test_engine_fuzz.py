@@ -15,6 +15,7 @@ from time import monotonic
 from typing import TypeVar
 
 from archiver.retry_policy import REQUEST
+from archiver.transfer.allowance import Allowance
 from archiver.transfer.base import CopyRequest, CopyResult, Reader, SavedPart, Source, SourceInfo
 from archiver.transfer.checksums import crc32c
 from archiver.transfer.engine import TransferEngine
@@ -220,10 +221,23 @@ class Disorder:
         self.seed = seed
         self.tally = Tally()
         self._random = random.Random(seed)
-        self._memory = MemoryBudget(self._random.choice([64, 128, 192, 1024]) * KIB, reused_bytes=1)
+        limit_bytes = self._random.choice([64, 128, 192, 1024]) * KIB
+        allowance = self._allowance(limit_bytes) if self._random.random() < 0.5 else None
+        self._memory = MemoryBudget(limit_bytes, reused_bytes=1, allowance=allowance)
         self._part_bytes = self._random.choice([64, 256, 1000, 4096, 60_000])
         self._chance = self._random.choice([0, 0.02, 0.1, 0.3])
         self._engines: list[TransferEngine] = []
+
+    def _allowance(self, limit_bytes: int) -> Allowance:
+        """Of a process that takes more and less, as it likes."""
+        sizes = random.Random(f"{self.seed}/process")
+        return Allowance(
+            2 * limit_bytes,
+            most_bytes=limit_bytes,
+            least_bytes=limit_bytes // 4,
+            resident_bytes=lambda: sizes.randrange(3 * limit_bytes),
+            give_back=lambda: None,
+        )
 
     def run(self) -> Tally:
         """Raises AssertionError."""

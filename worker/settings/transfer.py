@@ -27,8 +27,9 @@ class TransferSettings(SettingsGroup):
         ge=32 * 2**20,
         validation_alias="ARCHIVER_TRANSFER_MEMORY",
         description="Memory budget of one worker process, with a unit (256MiB) or in bytes; "
-        "ARCHIVER_WORKER_CONCURRENCY times this in all. Default 256MiB: 130 MiB for the process itself, and 25 parts "
-        f"of {_PART}; up to a quarter of the buffers is used to read ahead in a zip. Connections that stream, or read "
+        "ARCHIVER_WORKER_CONCURRENCY times this in all. Default 256MiB: 110 MiB or more for the process itself, "
+        f"which is measured while it copies (on Linux), and the rest for buffers, such as 24 parts of {_PART}; up to a "
+        "quarter of the buffers is used to read ahead in a zip. Connections that stream, or read "
         "an object back, hold up to 1 MiB each, out of the memory of the process itself; scrub and verify read 8 MiB "
         "at a time.",
     )
@@ -38,7 +39,7 @@ class TransferSettings(SettingsGroup):
         le=256,
         description="The most connections to the source, and to each destination, for one asset. Default 32: a tree of "
         "small segments uses all of them, and a large file as many as its parts fit into the memory budget "
-        f"(25 of {_PART}).",
+        f"(24 of {_PART}).",
     )
     part_bytes: ByteSize = Field(
         default=ByteSize(PART_BYTES),

@@ -1,0 +1,83 @@
+"""How much of a memory budget a process may use, so that all of the process stays within its limit.
+
+What else a process takes is not known beforehand: a cloud's library, the trusted authorities, connections with their
+buffers, a line for each of 80,000 segments. So the process is measured while its buffers fill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+# shares of the process's limit; in brackets, of 256 MiB
+_LOOK_SHARE = 16  # reserved between two measurements (16 MiB)
+_MARGIN_SHARE = 32  # kept free for what comes between two measurements (8 MiB)
+_SOON_SHARE = 13  # kept for connections and their buffers until they show (20 MiB)
+_STEP_SHARE = 128  # allowed more by one measurement: what was reserved just now does not show yet (2 MiB)
+
+
+class Allowance:
+    """Of one process. Not thread-safe: its `MemoryBudget` calls it under a lock.
+
+    `process_bytes`: what the process is to stay within. `most_bytes`, `least_bytes`: of its buffers, whatever is
+    measured. `resident_bytes` measures the process; None where the system does not tell. `give_back` returns to the
+    system what was freed and kept.
+    """
+
+    def __init__(
+        self,
+        process_bytes: int,
+        *,
+        most_bytes: int,
+        least_bytes: int,
+        resident_bytes: Callable[[], int | None],
+        give_back: Callable[[], None],
+    ) -> None:
+        self.most_bytes = most_bytes
+        self.allowed_bytes = most_bytes
+        self._least_bytes = min(least_bytes, most_bytes)
+        self._target_bytes = process_bytes - process_bytes // _MARGIN_SHARE
+        self._soon_bytes = process_bytes // _SOON_SHARE
+        self._look_bytes = process_bytes // _LOOK_SHARE
+        self._step_bytes = process_bytes // _STEP_SHARE
+        self._resident_bytes = resident_bytes
+        self._give_back = give_back
+        self._reserved_bytes = 0  # since the buffers were empty
+        self._unseen_bytes = 0  # of them, since the last measurement
+
+    def reserved(self, size_bytes: int, in_use_bytes: int, kept_bytes: int) -> None:
+        """So much was reserved just now, `in_use_bytes` with what was before; `kept_bytes` are to be used again."""
+        if in_use_bytes == size_bytes:  # the first
+            self._reserved_bytes = self._unseen_bytes = 0
+            self._begin(kept_bytes)
+        self._reserved_bytes += size_bytes
+        self._unseen_bytes += size_bytes
+        if self._unseen_bytes >= self._look_bytes:
+            self._unseen_bytes = 0
+            self._look(in_use_bytes + kept_bytes)
+
+    def _begin(self, kept_bytes: int) -> None:
+        resident = self._resident_bytes()
+        if resident is not None:
+            self._allow(self._target_bytes - (resident - kept_bytes) - self._soon_bytes)
+
+    def _look(self, held_bytes: int) -> None:
+        left, step = self._left_bytes(held_bytes), self._step_bytes
+        if left is not None and left < -step:
+            self._give_back()
+            left = self._left_bytes(held_bytes)
+        if left is None or -step <= left <= step:  # near enough: else it would change at each measurement
+            return
+        if left < 0:
+            self._allow(self.allowed_bytes + left)
+        elif self._reserved_bytes > 2 * self.allowed_bytes:  # all that is reserved was written to by now
+            self._allow(self.allowed_bytes + step)
+
+    def _left_bytes(self, held_bytes: int) -> int | None:
+        """What is left of the target once all that is allowed is in use; negative: it is too much."""
+        resident = self._resident_bytes()
+        if resident is None:
+            return None
+        return self._target_bytes - resident - max(0, self.allowed_bytes - held_bytes)
+
+    def _allow(self, size_bytes: int) -> None:
+        self.allowed_bytes = max(self._least_bytes, min(size_bytes, self.most_bytes))

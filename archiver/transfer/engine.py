@@ -146,10 +146,10 @@ class TransferEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        over: Future[None] = self._runtime.future()
         self._stopped = self._stopped or Stopped("the engine was left before this copy had ended")
         if not self._begun:
             return
+        over: Future[None] = self._runtime.future()
         try:
             self._runtime.call_soon(partial(self._close, over))
         except (RuntimeError, MemoryError):  # it never had a thread

@@ -225,13 +225,12 @@ class TransferEngine:
     def _needs_no_thread(
         self, source: Source, request: CopyRequest, stores: Sequence[StorageBackend]
     ) -> bool:
-        """Return whether a copy waits for nothing but this thread: its body is here, its one store blocks, and nothing
-        else is under way. To wake other threads would cost a small object more than all else."""
+        """Return whether a copy waits for one thing at a time: its body is here, it has one store, and nothing else is
+        under way. To wake the engine's thread would cost a small object more than all else."""
         if self._begun or request.fresh or request.known is not None or len(stores) > 1:
             return False
-        if not isinstance(source, HttpSource) or getattr(stores[0], "send", None) is not None:
-            return False
-        return source.holds(part_size(request.size_bytes, self._part_bytes, stores))
+        first_bytes = part_size(request.size_bytes, self._part_bytes, stores)
+        return isinstance(source, HttpSource) and source.holds(first_bytes)
 
     def _run_here(self, coroutine: Callable[[], Coroutine[Wait[Any], Any, Any]]) -> Future[Any]:
         """Run it in this thread, to its end."""

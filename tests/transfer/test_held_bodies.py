@@ -12,6 +12,7 @@ import pytest
 
 from archiver.http.runtime import ProcessRuntime
 from archiver.http.transfer import WINDOW_BYTES
+from archiver.http.waiting import Ended, Wait
 from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.base import CHECKED_BYTES, CopyRequest, KnownCopy
 from archiver.transfer.checksums import crc32c
@@ -68,11 +69,30 @@ class Store(Wrapped):
 
 
 class Sending(Store):
-    """Has its own way to wait, as a store over HTTP."""
+    """Its requests are ended by a thread of its own, as those of a store over HTTP are."""
 
     async def send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         self.threads.add(threading.current_thread())
-        return self.inner.put(spec, data, crc32c)
+        return await Sent(lambda: self.inner.put(spec, data, crc32c))
+
+
+class Sent(Wait[ObjectInfo]):
+    def __init__(self, put: Callable[[], ObjectInfo]) -> None:
+        self._put = put
+
+    def start(self, ended: Ended) -> None:
+        threading.Thread(target=lambda: ended(self._put(), None), name="a store's loop").start()
+
+
+class Unanswered(Wait[ObjectInfo]):
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    def start(self, ended: Ended) -> None:
+        return
+
+    def cancel(self) -> None:
+        self.cancelled = True
 
 
 @pytest.fixture
@@ -99,10 +119,11 @@ def make_engine(runtime: ProcessRuntime, **options: object) -> TransferEngine:
     return TransferEngine(MemoryBudget(1 << 24), policy=HURRIED, runtime=runtime, **options)  # type: ignore[arg-type]
 
 
-def test_it_is_copied_in_the_thread_that_submits_it_and_no_other_is_told(
-    held: HttpSource, origin: Origin
+@pytest.mark.parametrize("kind", [Store, Sending], ids=["a store that blocks", "a store that sends"])
+def test_it_is_copied_in_the_thread_that_submits_it_and_the_engines_is_not_told(
+    held: HttpSource, origin: Origin, kind: type[Store]
 ) -> None:
-    store, runtime, counted = Store("one"), Threads(), list[tuple[ObjectKey, int]]()
+    store, runtime, counted = kind("one"), Threads(), list[tuple[ObjectKey, int]]()
     with make_engine(runtime, on_bytes=lambda key, count: counted.append((key, count))) as engine:
         future = engine.submit(held, request(size_bytes=len(CONTENT)), [store])
 
@@ -126,7 +147,6 @@ class Elsewhere:
 
 ELSEWHERE = [
     Elsewhere("one of two stores must not wait for the other", lambda: [Store("one"), Store("two")]),
-    Elsewhere("the store's loop ends its requests", lambda: [Sending("one")]),
     Elsewhere("its response may be another's", ask=request(fresh=True)),
     Elsewhere(
         "it is asked for in another way, to compare", ask=request(known=KnownCopy(1, 1, '"of before"'))
@@ -242,6 +262,28 @@ def test_a_stop_ends_what_is_tried_again(held: HttpSource) -> None:
         with pytest.raises(Stopped):
             engine.submit(held, request(), [store])
     assert runtime.told == 0
+
+
+def test_a_stop_ends_a_request_that_a_store_does_not_answer(held: HttpSource) -> None:
+    unanswered = Unanswered()
+
+    class Silent(Store):
+        async def send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+            self.threads.add(threading.current_thread())
+            return await unanswered
+
+    store = Silent("one")
+
+    def should_stop() -> None:
+        if store.threads:
+            raise Stopped("the worker ends")
+
+    with make_engine(Threads(), should_stop=should_stop) as engine:
+        future = engine.submit(held, request(), [store])
+
+        with pytest.raises(Stopped, match="the worker ends"):
+            future.result()
+    assert unanswered.cancelled
 
 
 def test_what_a_signal_raises_in_the_middle_is_in_the_future(held: HttpSource) -> None:

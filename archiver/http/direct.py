@@ -46,9 +46,12 @@ class _CallersLoop(Loop):
         """Let the turn that this happens in end without waiting."""
         self.call_soon(_nothing)
 
-    def close(self) -> None:
+    def call_posted(self) -> None:
         while self._posted:
             self._posted.popleft()()
+
+    def close(self) -> None:
+        self.call_posted()
         self._close()
 
     def _call(self, action: Callable[[], None]) -> None:
@@ -116,6 +119,11 @@ class DirectSession:
         check()
         return transfer
 
+    def settle(self) -> bool:
+        """Do what the last turn left, such as closing a socket. Return whether no transfer is under way."""
+        self._loop.call_posted()
+        return self.session.is_idle
+
     def close(self) -> None:
         self.session.close()
         self._loop.close()
@@ -146,7 +154,7 @@ class DirectSessions:
             intact = True
             raise
         finally:
-            if intact and session.session.is_idle:
+            if intact and session.settle():
                 self._idle.append(session)
             else:
                 session.close()

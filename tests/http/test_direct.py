@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -139,7 +140,8 @@ def test_blocking_calls_are_made_meanwhile(plain: Transport, make: Make) -> None
         assert session.complete(work(session, server.url)) == (threading.current_thread(), b"hello")
 
 
-def test_what_is_not_over_is_cancelled_and_its_session_not_used_again(over: Transport, make: Make) -> None:
+@pytest.mark.parametrize("closed", [True, False], ids=["as its reader says", "with its session"])
+def test_what_is_not_over_is_cancelled(over: Transport, make: Make, closed: bool) -> None:
     gone = threading.Event()
 
     def endless(exchange: Exchange) -> None:
@@ -154,11 +156,22 @@ def test_what_is_not_over_is_cancelled_and_its_session_not_used_again(over: Tran
         with sessions.session() as one:
             streamed = one.complete(begun(one, server.url)).streamed
             assert streamed is not None
-            streamed.close()
+            if closed:
+                streamed.close()
         assert gone.wait(20)
         with sessions.session() as other:
-            assert other is not one
+            assert (other is one) is closed
             assert other.complete(whole(other, server.url)) == b"hello"
+
+
+def test_a_session_that_is_kept_leaves_no_socket_open(plain: Transport, make: Make) -> None:
+    """Ours is a duplicate of libcurl's, and the whole of a request may happen in the turn that is to close it."""
+    with plain.server() as server, socket.socket() as ours:
+        with make().session() as session:
+            session.complete(whole(session, server.url))
+            session.session.close_soon(ours)
+
+        assert ours.fileno() == -1
 
 
 class Stop(Exception):

@@ -1,7 +1,8 @@
 """The engine: copies of one asset's objects, several at once, in bounded memory.
 
 Each copy is a coroutine (`transfer.object_copy`) in the thread that drives the requests to sources; requests to stores
-are driven by another, and what blocks runs in threads of its own (`archiver.http.runtime`).
+are driven by another, and what blocks runs in threads of its own (`archiver.http.runtime`). The copy of a small file
+that is here already runs in the thread that submits it.
 """
 
 from __future__ import annotations

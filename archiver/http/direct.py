@@ -46,16 +46,20 @@ class _CallersLoop(Loop):
         """Let the turn that this happens in end without waiting."""
         self.call_soon(_nothing)
 
-    def call_posted(self) -> None:
-        while self._posted:
-            self._posted.popleft()()
+    def settle(self) -> None:
+        """Do what the last turn left."""
+        self._call_posted()
 
     def close(self) -> None:
-        self.call_posted()
+        self._call_posted()
         self._close()
 
-    def _call(self, action: Callable[[], None]) -> None:
+    def call(self, action: Callable[[], None]) -> None:
         action()  # what it raises is for the caller, such as a signal's
+
+    def _call_posted(self) -> None:
+        while self._posted:
+            self._posted.popleft()()
 
     def _seconds_to_sleep(self) -> float:
         return min(cancellation.POLL_SECONDS, super()._seconds_to_sleep())
@@ -121,7 +125,7 @@ class DirectSession:
 
     def settle(self) -> bool:
         """Do what the last turn left, such as closing a socket. Return whether no transfer is under way."""
-        self._loop.call_posted()
+        self._loop.settle()
         return self.session.is_idle
 
     def close(self) -> None:

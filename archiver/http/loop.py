@@ -117,6 +117,13 @@ class Loop:
         heapq.heappush(self._timers, (self.now() + seconds, next(self._order), timer))
         return timer
 
+    def call(self, action: Callable[[], None]) -> None:
+        """Call `action` now; what it raises ends nothing else."""
+        try:
+            action()
+        except BaseException:  # noqa: BLE001 - the thread serves every asset of the process: it goes on
+            traceback.print_exc(file=sys.stderr)
+
     def drive(self, driven: Driven) -> None:
         self._driven.add(driven)
 
@@ -192,20 +199,14 @@ class Loop:
 
     def _run(self) -> None:
         while not self._stopped:
-            self._call(self._turn)
-
-    def _call(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except BaseException:  # noqa: BLE001 - the thread serves every asset of the process: it goes on
-            traceback.print_exc(file=sys.stderr)
+            self.call(self._turn)
 
     def _call_posted(self) -> None:
         """What they post as well: a connection that is free waits for its next request."""
         posted, left = self._posted, _ACTIONS_A_TURN
         while posted and left:
             left -= 1
-            try:  # as `_call`, without a call more for each
+            try:  # as `call`, without one more for each
                 posted.popleft()()
             except BaseException:  # noqa: BLE001
                 traceback.print_exc(file=sys.stderr)
@@ -220,7 +221,7 @@ class Loop:
         for fd, what in events:
             owner = self._owners.get(fd)
             if owner is not None:
-                self._call(partial(owner.ready, fd, what))
+                self.call(partial(owner.ready, fd, what))
                 self._reused.clear()
                 touched.add(owner)
             elif fd == self._wake_reader:
@@ -229,21 +230,21 @@ class Loop:
                 self._parked.discard(fd)
                 self._poller.unregister(fd)
         for driven in touched:
-            self._call(driven.collect)
+            self.call(driven.collect)
         self._run_due()
         now = self.now()
         while self._timers and self._timers[0][0] <= now:
             timer = heapq.heappop(self._timers)[2]
             if timer.action is not None:
-                self._call(timer.action)
+                self.call(timer.action)
 
     def _run_due(self) -> None:
         now = self.now()
         for driven in list(self._driven):
             if driven.due is not None and driven.due <= now:
-                self._call(driven.timeout)
+                self.call(driven.timeout)
                 self._reused.clear()
-                self._call(driven.collect)
+                self.call(driven.collect)
 
     def _seconds_to_sleep(self) -> float:
         now = self.now()

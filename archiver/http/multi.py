@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import traceback
+from functools import partial
 from typing import Any
 
 import pycurl
@@ -51,15 +50,9 @@ class Multi:
         while left:
             left, succeeded, failed = self._multi.info_read()
             for easy in succeeded:
-                self._finished(easy, None)
+                self.loop.call(partial(easy.handle.finished, None))
             for easy, code, words in failed:
-                self._finished(easy, (code, words))
-
-    def _finished(self, easy: Any, failed: tuple[int, str] | None) -> None:
-        try:
-            easy.handle.finished(failed)
-        except BaseException:  # noqa: BLE001 - the others ended as well, and libcurl will not tell again
-            traceback.print_exc(file=sys.stderr)
+                self.loop.call(partial(easy.handle.finished, (code, words)))
 
     # -- called by libcurl ---------------------------------------------------------------------------------
     def _on_socket(self, event: int, fd: int, _multi: object, _data: object) -> None:

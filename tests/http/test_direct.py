@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -200,6 +201,52 @@ def test_the_threads_cancellation_ends_a_request_that_is_not_answered(
             session.complete((read_ahead if streams else whole)(session, server.url))
 
         assert gone.wait(20)
+        assert get(sessions, server.url) == b"hello"
+
+
+def as_it_begins(
+    session: DirectSession, monkeypatch: pytest.MonkeyPatch, interrupt: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(session.session, "_begin", interrupt)
+
+
+def as_it_ends(
+    session: DirectSession, monkeypatch: pytest.MonkeyPatch, interrupt: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(session.session, "finished", interrupt)
+
+
+def as_it_waits(
+    session: DirectSession, monkeypatch: pytest.MonkeyPatch, interrupt: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(session._loop._poller, "poll", interrupt)
+
+
+@pytest.mark.parametrize("moment", [as_it_begins, as_it_waits, as_it_ends])
+def test_what_a_signal_raises_ends_the_request_at_any_moment(
+    plain: Transport, make: Make, monkeypatch: pytest.MonkeyPatch, moment: Callable[..., None]
+) -> None:
+    """None is lost, and with it the end of the request, which would then be waited for without end."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    turns = itertools.count()
+
+    def check() -> None:
+        assert next(turns) < 20, "it is waited for without end"
+
+    def get_interrupted(sessions: DirectSessions, url: str) -> None:
+        with cancellation.watched(check), sessions.session() as session:
+            moment(session, monkeypatch, interrupt)
+            session.complete(whole(session, url))
+
+    with plain.server() as server:
+        sessions = make()
+        with pytest.raises(KeyboardInterrupt):
+            get_interrupted(sessions, server.url)
+
+        monkeypatch.undo()
         assert get(sessions, server.url) == b"hello"
 
 

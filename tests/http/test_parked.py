@@ -112,6 +112,7 @@ def test_a_reused_one_is_watched_without_asking_the_system_again(
         loop.watch(driven, reader, READ)
 
     loop.call_soon(reuse)
+    done(loop)  # what comes while it is parked ends it
     os.write(writer, b"asked")
 
     assert driven.told.wait(WAIT_SECONDS)

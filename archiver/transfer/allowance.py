@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 # shares of the process's limit; in brackets, of 256 MiB
 _LOOK_SHARE = 16  # reserved between two measurements (16 MiB)
-_MARGIN_SHARE = 32  # kept free for what comes between two measurements (8 MiB)
-_SOON_SHARE = 13  # kept for connections and their buffers until they show (20 MiB)
+_MARGIN_SHARE = 25  # kept free for what comes between two measurements (10 MiB)
+_SOON_SHARE = 9  # kept for connections and their buffers until they show (28 MiB)
 _STEP_SHARE = 128  # allowed more by one measurement: what was reserved just now does not show yet (2 MiB)
 
 
@@ -62,14 +62,13 @@ class Allowance:
 
     def _look(self, held_bytes: int) -> None:
         left, step = self._left_bytes(held_bytes), self._step_bytes
-        if left is not None and left < -step:
-            self._give_back()
-            left = self._left_bytes(held_bytes)
         if left is None or -step <= left <= step:  # near enough: else it would change at each measurement
             return
-        if left < 0:
-            self._allow(self.allowed_bytes + left)
-        elif self._reserved_bytes > 2 * self.allowed_bytes:  # all that is reserved was written to by now
+        if left < 0:  # also of what malloc keeps, there will be as much again
+            self._give_back()
+            left = self._left_bytes(held_bytes) or 0
+            self._allow(self.allowed_bytes + min(left, -step))
+        elif self._reserved_bytes > 1.5 * self.allowed_bytes:  # all that is reserved was written to by now
             self._allow(self.allowed_bytes + step)
 
     def _left_bytes(self, held_bytes: int) -> int | None:

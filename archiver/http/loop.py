@@ -66,9 +66,7 @@ class Loop:
         self._order = itertools.count()
         self._driven: set[Driven] = set()
         self._owners: dict[int, Driven] = {}
-        self._watched: dict[
-            int, int
-        ] = {}  # what the system watches each for, of those that are owned or parked
+        self._watched: dict[int, int] = {}  # for what, of those that are owned or parked
         self._parked: set[int] = set()  # watched by the system, though nobody is to be told
         self._reused: set[int] = set()  # of those parked: open still, until libcurl returns
         self._kept: WeakSet[object] = WeakSet()

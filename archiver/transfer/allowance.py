@@ -61,22 +61,22 @@ class Allowance:
             self._allow(self._target_bytes - (resident - kept_bytes) - self._soon_bytes)
 
     def _look(self, held_bytes: int) -> None:
-        left, step = self._left_bytes(held_bytes), self._step_bytes
-        if left is None or -step <= left <= step:  # near enough: else it would change at each measurement
-            return
-        if left < 0:  # also of what malloc keeps, there will be as much again
+        resident, step = self._resident_bytes(), self._step_bytes
+        too_much = resident is not None and resident > self._target_bytes
+        if too_much:  # only now: to give back costs page faults
             self._give_back()
-            left = self._left_bytes(held_bytes) or 0
-            self._allow(self.allowed_bytes + min(left, -step))
-        elif self._reserved_bytes > 1.5 * self.allowed_bytes:  # all that is reserved was written to by now
-            self._allow(self.allowed_bytes + step)
-
-    def _left_bytes(self, held_bytes: int) -> int | None:
-        """What is left of the target once all that is allowed is in use; negative: it is too much."""
-        resident = self._resident_bytes()
+            resident = self._resident_bytes()
         if resident is None:
-            return None
-        return self._target_bytes - resident - max(0, self.allowed_bytes - held_bytes)
+            return
+        left = (
+            self._target_bytes - resident - max(0, self.allowed_bytes - held_bytes)
+        )  # once all of it is in use
+        if too_much or left < -step:
+            self._allow(self.allowed_bytes + min(left, -step))
+        elif (
+            left > step and self._reserved_bytes > 1.5 * self.allowed_bytes
+        ):  # all of it was written to by now
+            self._allow(self.allowed_bytes + step)
 
     def _allow(self, size_bytes: int) -> None:
         self.allowed_bytes = max(self._least_bytes, min(size_bytes, self.most_bytes))

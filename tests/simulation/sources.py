@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
@@ -23,9 +25,11 @@ from archiver.hms.errors import (
 )
 from archiver.hms.models import Asset, Page, SignedUrl
 from archiver.http.connections import Connection
+from archiver.http.direct import DirectSession
 from archiver.http.errors import BrokenOff, CouldNotConnect, HttpError, TooSlow
 from archiver.http.session import Session
 from archiver.http.transfer import Request, Transfer
+from archiver.http.waiting import Wait, complete
 from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.checksums import crc32c
 from archiver.transfer.http import HttpClient
@@ -242,9 +246,11 @@ class SimApi:
 class SimSession:
     """As much of `archiver.http.session.Session` as a `Transfer` asks for: every transfer is served at once."""
 
-    def __init__(self, process: Process, sources: Sources) -> None:
+    def __init__(self, process: Process, sources: Sources, *, alone: bool = False) -> None:
+        """`alone`: every request over a connection of its own."""
         self._process = process
         self._sources = sources
+        self._alone = alone
         self._connection = Connection(1, "memory:", "127.0.0.1")
         self._held: dict[Transfer, tuple[bytes, HttpError | None]] = {}
 
@@ -304,6 +310,9 @@ class SimSession:
     def unpause(self, transfer: Transfer) -> None:
         self._body(transfer)
 
+    def condition(self) -> threading.Condition:
+        return threading.Condition()
+
     def close(self) -> None:
         self._held.clear()
 
@@ -324,7 +333,7 @@ class SimSession:
             return
         self._held.pop(transfer, None)
         request = transfer.request
-        own = request.fresh or request.alone
+        own = request.fresh or request.alone or self._alone
         connection = Connection(2, "memory:", "127.0.0.1") if own else self._connection
         connection.served += 1
         transfer.connection, transfer.ordinal = connection, connection.served
@@ -339,3 +348,17 @@ class SimClient(HttpClient):
 
     def session(self) -> Session:
         return SimSession(self._process, self._sources)  # type: ignore[return-value] # as much as is asked for
+
+    @contextmanager
+    def direct(self) -> Iterator[DirectSession]:
+        yield SimDirect(SimSession(self._process, self._sources, alone=True))  # type: ignore[misc] # as above
+
+
+class SimDirect:
+    """As much of `archiver.http.direct.DirectSession` as a source asks for."""
+
+    def __init__(self, session: SimSession) -> None:
+        self.session = session
+
+    def complete(self, coroutine: Coroutine[Wait[Any], Any, T]) -> T:
+        return complete(coroutine)

@@ -68,14 +68,12 @@ class Allowance:
             resident = self._resident_bytes()
         if resident is None:
             return
-        left = (
-            self._target_bytes - resident - max(0, self.allowed_bytes - held_bytes)
-        )  # once all of it is in use
+        # once all that is allowed is in use
+        left = self._target_bytes - resident - max(0, self.allowed_bytes - held_bytes)
+        all_written_to = self._reserved_bytes > 1.5 * self.allowed_bytes
         if too_much or left < -step:
             self._allow(self.allowed_bytes + min(left, -step))
-        elif (
-            left > step and self._reserved_bytes > 1.5 * self.allowed_bytes
-        ):  # all of it was written to by now
+        elif left > step and all_written_to:
             self._allow(self.allowed_bytes + step)
 
     def _allow(self, size_bytes: int) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import re
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urljoin
 
@@ -120,6 +122,7 @@ def test_a_synthetic_tree_of_chosen_size_is_served(client: httpx.Client) -> None
     assert all(set(data[::188]) == {0x47} for data in segments.values())
     assert {len(data) for data in segments.values()} == {100_000 - 100_000 % 188}
     assert asset["row"]["size"] == sum(map(len, served.values()))
+    assert asset["row"]["duration"] == _playing_seconds(served)
     for entry in asset["objects"]:
         assert hashlib.sha256(served[entry["path"]]).hexdigest() == entry["sha256"]
 
@@ -131,6 +134,14 @@ def test_a_synthetic_zip_of_chosen_size_is_served(client: httpx.Client) -> None:
 
     reported = {entry["path"]: entry["sha256"] for entry in asset["objects"]}
     assert reported == {path: hashlib.sha256(data).hexdigest() for path, data in served.items()}
+    assert asset["row"]["duration"] == _playing_seconds(served)
+
+
+def _playing_seconds(served: Mapping[str, bytes]) -> float:
+    """Of each of its playlists."""
+    playlists = [data.decode() for path, data in served.items() if path.endswith("stream.m3u8")]
+    (seconds,) = {sum(map(float, re.findall(r"#EXTINF:([\d.]+)", playlist))) for playlist in playlists}
+    return seconds
 
 
 def test_an_asset_can_be_added_with_any_bytes_and_any_row(scratch: Simulator, client: httpx.Client) -> None:

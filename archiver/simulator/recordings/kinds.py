@@ -194,6 +194,7 @@ def _vod(
     delivery: Delivery,
     *,
     size_bytes: int | None = None,
+    seconds: int = SECONDS,
     main: str = MASTER,
     thumbnails_in: str | None = None,
     bucket: str = HMS_BUCKET,
@@ -218,7 +219,7 @@ def _vod(
         path=storage_path(bucket, f"{folder}/{prefix}{main}"),
         # Which size a VOD has is not documented: here, the sum of its tree.
         size=size_bytes if size_bytes is not None else sum(content.size_bytes for content in tree.values()),
-        duration=SECONDS,
+        duration=seconds,
         thumbnails=[storage_path(bucket, f"{folder}/{thumbnail.name}") for thumbnail in thumbnails] or None,
         metadata={"num_layers": str(layers), "max_width": "426", "max_height": "240"},
     )
@@ -264,7 +265,9 @@ def vod_source_access(identity: Identity, _: Options) -> Asset:
 def tree(identity: Identity, options: Options) -> Asset:
     made = SyntheticTree(identity.asset_id, options.layers, options.segments, options.segment_bytes)
     delivery = options.delivery or Delivery.CDN_TOKEN
-    return _vod(identity, made, delivery, size_bytes=made.total_bytes, layers=options.layers)
+    return _vod(
+        identity, made, delivery, size_bytes=made.total_bytes, seconds=made.seconds, layers=options.layers
+    )
 
 
 def files(identity: Identity, options: Options) -> Asset:
@@ -296,7 +299,8 @@ def vod_zip_deflated(identity: Identity, _: Options) -> Asset:
 def zip_tree(identity: Identity, options: Options) -> Asset:
     """Make a zip of stored members of the kind `tree`, of any size."""
     made = SyntheticTree(identity.asset_id, options.layers, options.segments, options.segment_bytes)
-    return _zip(identity, streamed_zip(made), made)
+    asset = _zip(identity, streamed_zip(made), made)
+    return replace(asset, row={**asset.row, "duration": made.seconds})
 
 
 def hostile_playlist(identity: Identity, _: Options) -> Asset:

@@ -61,6 +61,11 @@ class SyntheticTree(Mapping[str, Content]):
         raise KeyError(name)
 
     @property
+    def seconds(self) -> int:
+        """How long its playlists say that it is."""
+        return 2 * self._segments
+
+    @property
     def total_bytes(self) -> int:
         return (
             self._layers * (self._segments * self._segment_bytes + self._stream().size_bytes)

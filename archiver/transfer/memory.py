@@ -1,7 +1,8 @@
 """One bound on the memory that bodies take, for all engines of a process.
 
-What makes it safe to wait here: reservations are granted first come, first served, and a copy takes a connection before
-it asks for memory, so that the earliest unfinished part of an object always has both.
+What makes it safe to wait here: reservations are granted first come, first served, a copy takes a connection before it
+asks for memory, and nobody who has memory waits for one who waits for it. A store that takes parts in order would make
+the later wait for the earlier: those are reserved in their order, before they are requested (`transfer.parts_copy`).
 """
 
 from __future__ import annotations

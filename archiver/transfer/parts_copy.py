@@ -64,6 +64,8 @@ class PartsCopy:
         self._checks = checks
         self._info = checks.info
         self._source = source
+        # then a part may hold its memory until the one before it is stored, so that one must get memory first
+        self._in_order = not all(store.limits.parallel_parts for store in stores)
         self._uploads: Sequence[PartsUpload] = ()
         self._reads: Group | None = None
         self._defect: BaseException | None = None
@@ -229,13 +231,15 @@ class PartsCopy:
                     return await reading.first_part(first, size_bytes)
                 except SourceError:
                     reservation = await first.take_reservation()
-                    raise
+                    if not first.late:
+                        raise
                 finally:
                     first.close()
             assert self._info is not None, "it is known before the first part is read"
             await self._tools.bandwidth.take(size_bytes)
-            reservation = reservation or await self._tools.memory.reserve(size_bytes)
-            return Filled(await reading.range(start, self._info, reservation), reservation)
+            if self._in_order:
+                reservation = reservation or await self._tools.memory.reserve(size_bytes)
+            return await reading.range(start, size_bytes, self._info, reservation)
 
         try:
             filled = await self._tools.policy.run(attempt, self._is_unavailable_or_odd)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from archiver.http.errors import HttpError
+from archiver.http.loop import Timer
 from archiver.http.session import Session
 from archiver.http.transfer import Transfer
 from archiver.http.waiting import blocking
@@ -15,11 +16,18 @@ from archiver.transfer.base import CHECKED_BYTES, Reader, Source, SourceInfo
 from archiver.transfer.bodies import Body, Filled, filled_bytes
 from archiver.transfer.checksums import Crc32c, crc32c
 from archiver.transfer.confirmations import Confirmations
-from archiver.transfer.errors import SourceMismatch, SourceUnavailable
+from archiver.transfer.errors import SourceError, SourceMismatch, SourceUnavailable
+from archiver.transfer.http import Transfers
 from archiver.transfer.memory import Asked, MemoryBudget, Reservation
-from archiver.transfer.source import HttpSource
+from archiver.transfer.source import HttpSource, Opened
 from archiver.transfer.tasks import Gate, Runs
 from storage_backends.base import ObjectKey
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 10.0
+"""How long a response waits for memory. A source that may not send for a minute, as nginx is set, or for twenty seconds
+closes the connection, and would be blamed for a store that is slow."""
 
 
 @dataclass(slots=True)
@@ -68,6 +76,11 @@ class Answer:
         if self.reservation is not None:
             self.reservation.release()
 
+    @property
+    def late(self) -> bool:
+        """Return whether it was cancelled because there was no memory for the first part."""
+        return self.intake is not None and self.intake.late
+
     async def take_reservation(self) -> Reservation | None:
         """The memory of a first part that did not come whole, for the next try. Parts after it may hold all the rest
         until it is stored: without its place in the queue it would wait for them, and they for it."""
@@ -89,8 +102,11 @@ class Reading(Protocol):
         """From here on, take no response that could be another request's."""
         ...
 
-    async def range(self, start: int, info: SourceInfo, reservation: Reservation) -> bytes:
-        """As `Source.read_range`: as many bytes as are reserved."""
+    async def range(
+        self, start: int, size_bytes: int, info: SourceInfo, reservation: Reservation | None = None
+    ) -> Filled:
+        """As `Source.read_range`. In `reservation`, which stays the caller's when this raises; without one, memory is
+        reserved when there is something to put there."""
         ...
 
     async def first_part(self, answer: Answer, size_bytes: int) -> Filled:
@@ -116,12 +132,20 @@ class BlockingReading:
         info, reader = await blocking(lambda: self.source.open(first_bytes), "source")
         return Answer(info, first_bytes, reader=reader)
 
-    async def range(self, start: int, info: SourceInfo, reservation: Reservation) -> bytes:
+    async def range(
+        self, start: int, size_bytes: int, info: SourceInfo, reservation: Reservation | None = None
+    ) -> Filled:
         def fill(into: memoryview) -> int:
             self.source.read_range(start, into, info)
             return len(into)
 
-        return await blocking(lambda: filled_bytes(reservation.size_bytes, fill, reservation), "source")
+        memory = reservation or await self._memory.reserve(size_bytes)
+        try:
+            return Filled(await blocking(lambda: filled_bytes(size_bytes, fill, memory), "source"), memory)
+        except BaseException:
+            if reservation is None:
+                memory.release()
+            raise
 
     async def first_part(self, answer: Answer, size_bytes: int) -> Filled:
         reader = answer.reader
@@ -164,6 +188,7 @@ class HttpReading:
         self._memory = memory
         self._confirmations = confirmations
         self._runs = runs
+        self._reserves_first = False  # before a request is sent, because memory came late once
 
     @property
     def source(self) -> HttpSource:
@@ -175,12 +200,10 @@ class HttpReading:
         )
 
     async def open(self, first_bytes: int) -> Answer:
-        intake = Intake(self._memory, self._runs)
-        try:
-            opened, transfers = await self._http.fetch(first_bytes, self._session, intake)
-        except BaseException:
-            intake.give_up()
-            raise
+        def fetch(intake: Intake) -> Awaitable[tuple[Opened, Transfers]]:
+            return self._http.fetch(first_bytes, self._session, intake)
+
+        (opened, transfers), intake = await self._in_memory(fetch)
         if opened.body is not None:
             crc = self._arrived(transfers, opened.body)
             return Answer(opened.info, first_bytes, Filled(opened.body, intake.take_written(), crc32c=crc))
@@ -191,14 +214,52 @@ class HttpReading:
             opened.info, first_bytes, rest=opened.rest, intake=intake, reader=reader, redirects=transfers[:-1]
         )
 
-    async def range(self, start: int, info: SourceInfo, reservation: Reservation) -> bytes:
-        size_bytes = reservation.size_bytes
+    async def range(
+        self, start: int, size_bytes: int, info: SourceInfo, reservation: Reservation | None = None
+    ) -> Filled:
         unique = self._confirmations.ask(start, size_bytes, info.size_bytes)
-        data, transfers = await self._http.fetch_range(start, size_bytes, info, self._session, reservation)
+
+        def fetch(intake: Intake) -> Awaitable[tuple[bytes, Transfers]]:
+            return self._http.fetch_range(start, size_bytes, info, self._session, intake)
+
+        if reservation is None:
+            (data, transfers), intake = await self._in_memory(fetch, size_bytes)
+        else:
+            intake = Intake(self._memory, self._runs, reservation)
+            try:
+                data, transfers = await fetch(intake)
+            except BaseException:
+                intake.take()
+                raise
         self._arrived(transfers[:-1] if unique else transfers, data, start, info)
         if unique and self._session is not None:
             self._confirmations.confirmed(transfers[-1])
-        return data
+        return Filled(data, intake.take_written())
+
+    async def _in_memory(
+        self, fetch: Callable[[Intake], Awaitable[T]], size_bytes: int = 0
+    ) -> tuple[T, Intake]:
+        """What `fetch` gives, and the memory that its body is in: reserved once the response is there, for until then
+        others can use it. Where that takes too long, the response is given up and requested again once there is
+        memory: so do those after it, if they say beforehand that they need `size_bytes`."""
+        reservation: Reservation | None = None
+        while True:
+            if reservation is None and size_bytes and self._reserves_first:
+                reservation = await self._memory.reserve(size_bytes)
+            intake = Intake(self._memory, self._runs, reservation)
+            try:
+                try:
+                    found = await fetch(intake)
+                    intake.keep_what_is_used()
+                    return found, intake
+                except SourceError:
+                    if not intake.late:
+                        raise
+                self._reserves_first = True
+                reservation = await intake.reserved()
+            except BaseException:
+                intake.give_up()
+                raise
 
     async def first_part(self, answer: Answer, size_bytes: int) -> Filled:
         if answer.filled is not None:  # it came whole in the meantime
@@ -216,7 +277,13 @@ class HttpReading:
             return answer.filled.data[:CHECKED_BYTES]
         if answer.reader is not None:
             return await BlockingReading(self._http, self._memory).first_bytes(answer)
-        return (await self._rest(answer))[:CHECKED_BYTES]
+        try:
+            return (await self._rest(answer))[:CHECKED_BYTES]
+        except SourceError:
+            if not answer.late:
+                raise
+        reservation = answer.reservation = await answer.take_reservation()
+        return (await self.range(0, answer.coming_bytes, answer.info, reservation)).data[:CHECKED_BYTES]
 
     async def _rest(self, answer: Answer) -> bytes:
         transfer = answer.rest
@@ -284,23 +351,33 @@ class Measured:
 
 
 class Intake:
-    """Memory for one body: its transfer waits until there is some. See `transfer.source.Intake`."""
+    """Memory for one body: its transfer waits until there is some, for PATIENCE_SECONDS at most; then it is cancelled,
+    and `late`, and keeps its place in the queue. See `transfer.source.Intake`."""
 
-    def __init__(self, memory: MemoryBudget, runs: Runs) -> None:
+    def __init__(self, memory: MemoryBudget, runs: Runs, reservation: Reservation | None = None) -> None:
+        """`reservation`: for a body of this size; one of another waits all the same."""
+        self.size_bytes = 0
+        self.late = False
         self._memory = memory
         self._runs = runs
         self._asked: Asked | None = None
-        self._reservation: Reservation | None = None
+        self._reservation = reservation
         self._transfer: Transfer | None = None  # that the memory is for
+        self._timer: Timer | None = None
         self._answered = Gate()  # opened when what was asked for is granted
         self._given_up = False
 
     def admit(self, transfer: Transfer, size_bytes: int) -> None:
         if self._given_up:
             raise HttpError("it was cancelled")
+        self.size_bytes = size_bytes
+        reserved = self.take()
+        if reserved is not None and reserved.size_bytes != size_bytes:
+            reserved.release()
+            reserved = None
         if not size_bytes:
             return
-        reservation = self._memory.try_reserve(size_bytes)
+        reservation = reserved or self._memory.try_reserve(size_bytes)
         if reservation is not None:
             self._begin(transfer, reservation)
         else:
@@ -310,20 +387,32 @@ class Intake:
                 self._runs.call_soon(lambda: self._granted(transfer, reservation))
 
             self._asked = self._memory.ask(size_bytes, granted)
+            self._timer = self._runs.call_later(PATIENCE_SECONDS, lambda: self._too_late(transfer))
 
     def _granted(self, transfer: Transfer, reservation: Reservation) -> None:
         self._asked = None
         if self._given_up:
             reservation.release()
             return
+        self._no_timer()
         self._begin(transfer, reservation)
         self._answered.open()
-        transfer.release()
+        if not self.late:
+            transfer.release()
+
+    def _too_late(self, transfer: Transfer) -> None:
+        self.late = True
+        transfer.cancel()
 
     def _begin(self, transfer: Transfer, reservation: Reservation) -> None:
         self._reservation = reservation
         self._transfer = transfer
         transfer.into(reservation.file)
+
+    def _no_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
     async def reserved(self) -> Reservation | None:
         """`take`, once it is granted."""
@@ -343,9 +432,17 @@ class Intake:
             reservation.reuse(self._transfer.written)
         return reservation
 
+    def keep_what_is_used(self) -> None:
+        """What was reserved beforehand, for a body that is read in another way after all, is not wanted."""
+        if self._transfer is None and (reservation := self.take()) is not None:
+            reservation.release()
+
     def give_up(self) -> None:
+        """What is reserved and was not taken is not wanted. Idempotent."""
         self._given_up = True
-        if self._asked is not None:
-            self._asked.leave()
-        if self._reservation is not None:
-            self._reservation.release()
+        self._no_timer()
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            asked.leave()
+        if (reservation := self.take()) is not None:
+            reservation.release()

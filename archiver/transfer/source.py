@@ -24,7 +24,6 @@ from archiver.transfer.errors import (
     StillEncoded,
 )
 from archiver.transfer.http import UNWANTED_BYTES, Address, HttpClient, Response, Transfers, refusal
-from archiver.transfer.memory import Reservation
 from archiver.transfer.ranges import check_range, first_range, is_whole, same_etag, total_bytes_of
 from archiver.transfer.urls import SecretUrl
 
@@ -210,10 +209,10 @@ class HttpSource:
         size_bytes: int,
         info: SourceInfo,
         session: Session | None = None,
-        reservation: Reservation | None = None,
+        intake: Intake | None = None,
     ) -> tuple[bytes, Transfers]:
         """The bytes from `start`, exactly, of the very file that `info` describes, and the transfers that brought them.
-        Without a `session`, over the client's own connections. `reservation`: the memory for them."""
+        Without a `session`, over the client's own connections."""
         end = start + size_bytes - 1
         headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end}"}
         if info.strong_etag is not None:
@@ -225,8 +224,8 @@ class HttpSource:
                 return
             check_range(response, start, size_bytes, info, self)
             response.transfer.limit(size_bytes)
-            if reservation is not None:
-                response.transfer.into(reservation.file)
+            if intake is not None:
+                intake.admit(response.transfer, size_bytes)
 
         try:
             if session is None:
@@ -242,8 +241,6 @@ class HttpSource:
         body = response.transfer.take_body()
         if len(body) < size_bytes:
             raise SourceUnavailable(f"{self.name}: the body ended {size_bytes - len(body)} bytes early")
-        if reservation is not None:
-            reservation.reuse(response.transfer.written)
         return body, response.transfers
 
     def _get(

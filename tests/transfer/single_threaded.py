@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from archiver.http.connections import Connection
+from archiver.http.errors import HttpError
 from archiver.http.loop import Timer
 from archiver.http.runtime import Caller
 from archiver.http.transfer import Request, Transfer
@@ -123,7 +124,7 @@ class InMemorySession:
 
     def cancel(self, transfer: Transfer) -> None:
         self._held.pop(transfer, None)
-        self._runtime.call_soon(lambda: transfer.finish(RuntimeError("cancelled")))
+        self._runtime.call_soon(lambda: transfer.finish(HttpError("it was cancelled")))
 
     def condition(self) -> threading.Condition:
         return threading.Condition()

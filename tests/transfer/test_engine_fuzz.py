@@ -14,6 +14,8 @@ from datetime import timedelta
 from time import monotonic
 from typing import TypeVar
 
+import pytest
+
 from archiver.retry_policy import REQUEST
 from archiver.transfer.allowance import Allowance
 from archiver.transfer.base import CopyRequest, CopyResult, Reader, SavedPart, Source, SourceInfo
@@ -437,7 +439,12 @@ def _chunks(content: bytes) -> Iterator[bytes]:
         yield content[at : at + 300]
 
 
-def test_whatever_goes_wrong_nothing_hangs_leaks_or_is_another_object() -> None:
+def test_whatever_goes_wrong_nothing_hangs_leaks_or_is_another_object(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "archiver.transfer.reading.PATIENCE_SECONDS", 0.005
+    )  # or memory would never come late
     began, tally, seeds = monotonic(), Tally(), 0
     first = random.SystemRandom().randrange(10**9)
     while monotonic() - began < TEST_SECONDS:

@@ -1,0 +1,268 @@
+"""A response waits for memory, which is reserved only once it is there; not for ever, and never for a later part."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+
+from archiver.http.session import Session
+from archiver.http.transfer import Request
+from archiver.http.waiting import Pause
+from archiver.retry_policy import REQUEST
+from archiver.transfer.address_policy import AddressPolicy
+from archiver.transfer.base import CopyResult
+from archiver.transfer.engine import TransferEngine
+from archiver.transfer.http import HttpClient
+from archiver.transfer.memory import MemoryBudget
+from archiver.transfer.reading import PATIENCE_SECONDS
+from archiver.transfer.source import Address, FixedAddress, HttpSource, SecretUrl
+from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, Part, StorageBackend, object_key
+from storage_backends.memory import MemoryBackend
+from tests.transfer.builders import Journal, request, some_bytes
+from tests.transfer.single_threaded import InMemorySession, SingleThreaded
+from tests.transfer.stores import OrderedStore, Wrapped, WrappedUpload, stored_in
+
+PART_BYTES = 1000
+ONCE = replace(REQUEST, attempts=1)
+
+
+class Client(HttpClient):
+    """Its server has `files`, and sends ranges of them."""
+
+    def __init__(self, runtime: SingleThreaded, files: dict[str, bytes]) -> None:
+        super().__init__(AddressPolicy())
+        self.runtime = runtime
+        self.made = InMemorySession(runtime, self._serve)
+        self.lengths = True  # whether responses say how long they are
+        self._files = files
+
+    def session(self) -> Session:
+        return self.made  # type: ignore[return-value] # as much of it as the engine asks for
+
+    def _serve(self, asked: Request) -> tuple[list[bytes], bytes]:
+        content = self._files[asked.url.removeprefix("https://source.example/")]
+        found = re.fullmatch(r"bytes=(\d+)-(\d+)", asked.headers["Range"])
+        assert found is not None
+        if not self.lengths:
+            return [b"HTTP/1.1 200 OK\r\n", b"Transfer-Encoding: chunked\r\n", b"\r\n"], content
+        start, end = int(found[1]), min(int(found[2]), len(content) - 1)
+        head = [
+            b"HTTP/1.1 206 Partial Content\r\n",
+            b'ETag: "one"\r\n',
+            f"Content-Range: bytes {start}-{end}/{len(content)}\r\n".encode(),
+            f"Content-Length: {end + 1 - start}\r\n".encode(),
+            b"\r\n",
+        ]
+        return head, content[start : end + 1]
+
+    def source(self, path: str) -> HttpSource:
+        url = SecretUrl(f"https://source.example/{path}")
+        return HttpSource(self, FixedAddress(Address(url, {}, frozenset({url.origin}))))
+
+    def asked_for(self, path: str) -> Sequence[str]:
+        return [asked.headers["Range"] for asked in self.made.requests if asked.url.endswith(path)]
+
+
+class Slow(Wrapped):
+    """Takes `seconds` for each request."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(MemoryBackend("slow"))
+        self.seconds = seconds
+
+    async def send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        await Pause(self.seconds)
+        return self.inner.put(spec, data, crc32c)
+
+    def upload(self, inner: object) -> SlowUpload:
+        return SlowUpload(self, inner)  # type: ignore[arg-type]
+
+
+class SlowUpload(WrappedUpload):
+    store: Slow
+
+    async def send_part(self, number: int, data: Buffer, crc32c: int) -> Part:
+        await Pause(self.store.seconds)
+        return self.inner.put_part(number, data, crc32c)
+
+
+def engine_on(runtime: SingleThreaded, memory: MemoryBudget, connections: int = 16) -> TransferEngine:
+    def in_time() -> None:
+        if runtime.now > 3600:
+            raise AssertionError("they wait for each other")
+
+    return TransferEngine(
+        memory,
+        part_bytes=PART_BYTES,
+        connections=connections,
+        policy=ONCE,
+        should_stop=in_time,
+        runtime=runtime,
+    )
+
+
+def key_of(path: str) -> ObjectKey:
+    return object_key(path)
+
+
+@dataclass(frozen=True)
+class Waits:
+    """Two files, the second of which is begun while the first has all of the memory, or one in two parts. `asked`: the
+    requests for the last of them when memory comes in time; `late`: when it does not."""
+
+    says: str
+    files: dict[str, bytes]
+    asked: Sequence[str]
+    late: Sequence[str]
+
+
+WAITS = [
+    Waits(
+        "all of a small file",
+        {"one": some_bytes(PART_BYTES), "two": some_bytes(PART_BYTES, 8)},
+        ["bytes=0-999"],
+        ["bytes=0-999"] * 2,
+    ),
+    Waits(
+        "the first part of a large one",
+        {"one": some_bytes(PART_BYTES), "two": some_bytes(PART_BYTES + 5, 8)},
+        ["bytes=0-999", "bytes=1000-1004"],
+        ["bytes=0-999", "bytes=1000-1004"] * 2,
+    ),
+    Waits(
+        "a part after it",
+        {"one": some_bytes(2 * PART_BYTES)},
+        ["bytes=0-999", "bytes=1000-1999"],
+        ["bytes=0-999", "bytes=1000-1999", "bytes=1000-1999"],
+    ),
+]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["in time", "late"])
+@pytest.mark.parametrize("case", WAITS, ids=lambda case: case.says)
+def test_what_waits_for_memory_is_requested_again_only_when_it_waits_too_long(
+    case: Waits, late: bool
+) -> None:
+    """The source, which would close the connection in the end, is blamed for nothing: there is one attempt."""
+    runtime, memory = SingleThreaded(), MemoryBudget(PART_BYTES + 5)
+    client, store = Client(runtime, case.files), Slow(6 * PATIENCE_SECONDS if late else PATIENCE_SECONDS / 2)
+    with engine_on(runtime, memory) as engine:
+        futures = [
+            engine.submit(client.source(path), replace(request(), key=key_of(path)), [store])
+            for path in case.files
+        ]
+        results: list[CopyResult] = [future.result() for future in futures]
+
+    assert [result.failed for result in results] == [{}] * len(results)
+    assert stored_in(store) == {key_of(path): content for path, content in case.files.items()}
+    last = list(case.files)[-1]
+    assert client.asked_for(last) == (case.late if late else case.asked)
+    assert (memory.in_use_bytes, memory.waiting) == (0, 0)
+
+
+def test_what_was_reserved_for_another_response_than_the_one_that_came_is_given_back() -> None:
+    runtime, memory = SingleThreaded(), MemoryBudget(2 * PART_BYTES)
+    client = Client(runtime, {"one": some_bytes(PART_BYTES)})
+    taken = [memory.try_reserve(PART_BYTES), memory.try_reserve(500)]
+
+    def change() -> None:
+        client.lengths = False
+        for reservation in taken:
+            assert reservation is not None
+            reservation.release()
+
+    runtime.call_later(2 * PATIENCE_SECONDS, change)
+    store = MemoryBackend("store")
+    with engine_on(runtime, memory) as engine:
+        asked = request(size_bytes=PART_BYTES)
+        assert engine.submit(client.source("one"), asked, [store]).result().failed == {}
+
+    assert list(stored_in(store).values()) == [some_bytes(PART_BYTES)]
+    assert memory.in_use_bytes == 0
+
+
+def test_the_start_of_what_is_resumed_may_come_late_too() -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(_key: object, _count: int) -> None:
+        if journal.saved and any(upload.parts for upload in journal.saved.values()):
+            raise Killed
+
+    content, journal, store = some_bytes(5 * PART_BYTES), Journal(), MemoryBackend("store")
+    asked = request(size_bytes=len(content))
+
+    def copy(client: Client, memory: MemoryBudget, on_bytes: Callable[[ObjectKey, int], None]) -> CopyResult:
+        engine = TransferEngine(
+            memory,
+            part_bytes=PART_BYTES,
+            policy=ONCE,
+            journal=journal,
+            on_bytes=on_bytes,
+            runtime=client.runtime,
+        )
+        with engine:
+            return engine.submit(client.source("one"), asked, [store]).result()
+
+    with pytest.raises(Killed):
+        copy(Client(SingleThreaded(), {"one": content}), MemoryBudget(3 * PART_BYTES), die)
+
+    memory = MemoryBudget(len(content))
+    taken = memory.try_reserve(len(content))
+    assert taken is not None
+    client = Client(SingleThreaded(), {"one": content})
+    client.runtime.call_later(2 * PATIENCE_SECONDS, taken.release)
+    assert copy(client, memory, lambda _key, _count: None).failed == {}
+
+    assert list(stored_in(store).values()) == [content]
+    assert client.asked_for("one").count("bytes=0-4095") == 2
+    assert memory.in_use_bytes == 0
+
+
+def test_after_one_that_was_late_memory_is_reserved_first() -> None:
+    """A store that is slow for hours costs each connection one request, not one for each part."""
+    runtime, memory = SingleThreaded(), MemoryBudget(PART_BYTES)
+    content = some_bytes(20 * PART_BYTES)
+    client, store = Client(runtime, {"one": content}), Slow(2 * PATIENCE_SECONDS)
+    with engine_on(runtime, memory, connections=4) as engine:
+        assert engine.submit(client.source("one"), request(), [store]).result().failed == {}
+
+    assert len(client.asked_for("one")) <= 20 + 4
+    assert list(stored_in(store).values()) == [content]
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_a_part_never_waits_for_memory_of_one_that_waits_for_it(seed: int, parts: int) -> None:
+    """A store that takes parts in order makes the later hold their memory until the earlier are stored, so these get
+    memory first, in whatever order their responses come."""
+    runtime, memory = SingleThreaded(seed=seed), MemoryBudget(parts * PART_BYTES)
+    content = some_bytes(12 * PART_BYTES)
+    stores: list[StorageBackend] = [OrderedStore(MemoryBackend("in order")), MemoryBackend("in any")]
+    client = Client(runtime, {"one": content})
+    with engine_on(runtime, memory, connections=4) as engine:
+        assert engine.submit(client.source("one"), request(), stores).result().failed == {}
+
+    assert all(list(stored_in(store).values()) == [content] for store in stores)
+
+
+@pytest.mark.parametrize("seconds", [PATIENCE_SECONDS / 2, 2 * PATIENCE_SECONDS], ids=["waiting", "late"])
+def test_a_copy_that_is_stopped_leaves_the_queue(seconds: float) -> None:
+    runtime, memory = SingleThreaded(), MemoryBudget(PART_BYTES)
+    client = Client(runtime, {"one": some_bytes(5 * PART_BYTES)})
+    taken = memory.try_reserve(PART_BYTES)
+    assert taken is not None
+    ended = runtime.future()
+    runtime.call_later(seconds, lambda: ended.set_result(None))
+    with engine_on(runtime, memory) as engine:
+        future = engine.submit(client.source("one"), request(), [MemoryBackend("store")])
+        ended.result()
+        assert not future.done()
+    assert future.exception() is not None
+    assert memory.waiting == 0
+
+    taken.release()
+    assert memory.in_use_bytes == 0

@@ -74,7 +74,7 @@ class Transfer(Wait["Transfer"]):
     overtaken = False  # its connection was ended because another transfer came too early
     answered = False  # a line of a response came
     written: BytesIO | None = None
-    append: Callable[[bytes], None] | None = None
+    append: Callable[[bytes], object] | None = None
     _limit: int | None = None
     _file: BytesIO | None = None  # instead of chunks, for a body of known length
     _memory: Callable[[], BytesIO | None] | None = None  # where that comes from
@@ -222,8 +222,6 @@ class Transfer(Wait["Transfer"]):
         if self._streaming is not None:
             if not self._streaming.feed(chunk):
                 return False
-        elif self._file is not None:
-            self._file.write(chunk)
         elif self._take is not None:
             self._take(chunk)
         else:
@@ -240,6 +238,7 @@ class Transfer(Wait["Transfer"]):
             if file is not None:
                 file.write(chunk)
                 self._file = file
+                self.append = file.write
                 return
             self.append = self._chunks.append
         self._chunks.append(chunk)
@@ -252,7 +251,7 @@ class Transfer(Wait["Transfer"]):
         self.done = True
         if self.append is not None:
             self.append = None
-            self.size_bytes = sum(map(len, self._chunks))
+            self.size_bytes = self._file.tell() if self._file is not None else sum(map(len, self._chunks))
         self.easy = self.decide = self._make = self._memory = self._take = None
         self.error = error
         if self._streaming is not None:

@@ -47,6 +47,9 @@ class Request:
         return sum(map(len, body)) if isinstance(body, tuple) else len(body)
 
 
+Write = Callable[[bytes], object]
+Writer = Callable[[Write], Write]
+
 Decide = Callable[["Transfer"], None]
 """Asked once, in the loop's thread, when the head of the response is there: may call `stream`, `hold`, `limit`; what it
 raises ends the transfer."""
@@ -74,10 +77,11 @@ class Transfer(Wait["Transfer"]):
     overtaken = False  # its connection was ended because another transfer came too early
     answered = False  # a line of a response came
     written: BytesIO | None = None
-    append: Callable[[bytes], object] | None = None
+    append: Write | None = None
     _limit: int | None = None
     _file: BytesIO | None = None  # instead of chunks, for a body of known length
     _memory: Callable[[], BytesIO | None] | None = None  # where that comes from
+    _writer: Writer | None = None
     _take: Callable[[bytes], None] | None = None  # instead of both
     _held = False
     _announced = False
@@ -162,10 +166,11 @@ class Transfer(Wait["Transfer"]):
         """Fail with TooLong when the body has more bytes."""
         self._limit = size_bytes
 
-    def into(self, memory: Callable[[], BytesIO | None]) -> None:
+    def into(self, memory: Callable[[], BytesIO | None], writer: Writer | None = None) -> None:
         """Have the body written to what `memory` gives when it comes, where nobody else writes meanwhile; `written` is
-        that after `take_body`. None: to memory of its own."""
-        self._memory = memory
+        that after `take_body`. None: to memory of its own. `writer` is asked what to write to that memory with, and so
+        sees each piece while it is in the processor's cache."""
+        self._memory, self._writer = memory, writer
 
     def consume(self, take: Callable[[bytes], None]) -> None:
         """Give the body to `take`, piece by piece as it comes, and keep nothing of it."""
@@ -233,12 +238,13 @@ class Transfer(Wait["Transfer"]):
         length = self.head.length_bytes if self.head else None
         if length is not None and not self._chunks:  # to which libcurl holds it
             file = self._memory() if self._memory is not None else None
+            writer = self._writer if file is not None else None
             if file is None and length > _SMALL_BYTES:
                 file = BytesIO(bytes(length))
             if file is not None:
-                file.write(chunk)
                 self._file = file
-                self.append = file.write
+                self.append = file.write if writer is None else writer(file.write)
+                self.append(chunk)
                 return
             self.append = self._chunks.append
         self._chunks.append(chunk)
@@ -252,7 +258,7 @@ class Transfer(Wait["Transfer"]):
         if self.append is not None:
             self.append = None
             self.size_bytes = self._file.tell() if self._file is not None else sum(map(len, self._chunks))
-        self.easy = self.decide = self._make = self._memory = self._take = None
+        self.easy = self.decide = self._make = self._memory = self._writer = self._take = None
         self.error = error
         if self._streaming is not None:
             self._streaming.end(error)

@@ -5,6 +5,10 @@ The arithmetic is `storage_backends.crc32c`, which the stores need as well.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from google_crc32c import extend
+
 from storage_backends.base import Buffer
 from storage_backends.crc32c import combine, crc32c_of
 
@@ -24,3 +28,12 @@ class Crc32c:
 
     def update(self, data: Buffer) -> None:
         self.value = crc32c_of(data, self.value)
+
+    def along(self, write: Callable[[bytes], object]) -> Callable[[bytes], None]:
+        """`write`, and `update`."""
+
+        def both(data: bytes) -> None:
+            write(data)
+            self.value = extend(self.value, data)
+
+        return both

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 from archiver.http.errors import HttpError
 from archiver.http.loop import Timer
 from archiver.http.session import Session
-from archiver.http.transfer import Transfer
+from archiver.http.transfer import Transfer, Write
 from archiver.http.waiting import blocking
 from archiver.transfer.base import CHECKED_BYTES, Reader, Source, SourceInfo
 from archiver.transfer.bodies import Body, Filled, filled_bytes
@@ -206,7 +206,7 @@ class HttpReading:
         (opened, transfers), intake = await self._in_memory(fetch)
         if opened.body is not None:
             crc = self._arrived(transfers, opened.body)
-            return Answer(opened.info, first_bytes, Filled(opened.body, intake.take_written(), crc32c=crc))
+            return Answer(opened.info, first_bytes, intake.filled(opened.body, crc))
         reader = opened.reader
         if reader is not None and self._session is not None:
             reader = Measured(reader, partial(self._read_to_its_end, transfers))
@@ -234,7 +234,7 @@ class HttpReading:
         self._arrived(transfers[:-1] if unique else transfers, data, start, info)
         if unique and self._session is not None:
             self._confirmations.confirmed(transfers[-1])
-        return Filled(data, intake.take_written())
+        return intake.filled(data)
 
     async def _in_memory(
         self, fetch: Callable[[Intake], Awaitable[T]], size_bytes: int = 0
@@ -270,7 +270,7 @@ class HttpReading:
         if len(data) != size_bytes:
             raise SourceUnavailable(f"{self._http.name}: the body ended {size_bytes - len(data)} bytes early")
         assert answer.intake is not None
-        return Filled(data, answer.intake.take_written())
+        return answer.intake.filled(data)
 
     async def first_bytes(self, answer: Answer) -> bytes:
         if answer.filled is not None:
@@ -363,6 +363,7 @@ class Intake:
         self._asked: Asked | None = None
         self._reservation = reservation
         self._transfer: Transfer | None = None  # that the memory is for
+        self._crc: Crc32c | None = None  # of what was written there
         self._timer: Timer | None = None
         self._answered = Gate()  # opened when what was asked for is granted
         self._given_up = False
@@ -407,7 +408,11 @@ class Intake:
     def _begin(self, transfer: Transfer, reservation: Reservation) -> None:
         self._reservation = reservation
         self._transfer = transfer
-        transfer.into(reservation.file)
+        transfer.into(reservation.file, self._write)
+
+    def _write(self, write: Write) -> Write:
+        self._crc = Crc32c()
+        return self._crc.along(write)
 
     def _no_timer(self) -> None:
         timer, self._timer = self._timer, None
@@ -425,12 +430,14 @@ class Intake:
         reservation, self._reservation = self._reservation, None
         return reservation
 
-    def take_written(self) -> Reservation | None:
-        """`take`, of a body that came whole."""
+    def filled(self, body: bytes, crc: int | None = None) -> Filled:
+        """The body that came whole, in its memory. `crc`: its CRC32C, where it was computed."""
         reservation = self.take()
         if reservation is not None and self._transfer is not None:
             reservation.reuse(self._transfer.written)
-        return reservation
+        if self._crc is not None:
+            crc = self._crc.value
+        return Filled(body, reservation, crc32c=crc)
 
     def keep_what_is_used(self) -> None:
         """What was reserved beforehand, for a body that is read in another way after all, is not wanted."""

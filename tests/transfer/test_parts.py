@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from io import BytesIO
 from itertools import pairwise
 
 import google_crc32c
@@ -92,3 +93,14 @@ def test_the_whole_of_very_large_parts_follows_too() -> None:
         many = combine(many, crc32c(zeros), MIB)
 
     assert combine(crc32c(b"recording"), many, 64 * MIB) == appended
+
+
+@given(st.lists(st.binary(max_size=100)))
+def test_what_is_written_is_measured_along_with_it(pieces: list[bytes]) -> None:
+    written, crc = BytesIO(), Crc32c()
+    write = crc.along(written.write)
+    for piece in pieces:
+        write(piece)
+
+    assert written.getvalue() == b"".join(pieces)
+    assert crc.value == crc32c(written.getvalue())

@@ -77,10 +77,6 @@ class MachineFaults:
         self._in_a_row = 0
 
     @property
-    def in_a_row(self) -> int:
-        return self._in_a_row
-
-    @property
     def should_end(self) -> bool:
         """Return whether to end the process, so that it is restarted."""
         return self._in_a_row >= MOST_FAULTS

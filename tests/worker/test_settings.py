@@ -101,7 +101,7 @@ def test_everything_can_be_set() -> None:
     assert settings.own_paths == ("s3://mine/a", "gs://mine")
     assert (settings.transfer_memory_bytes, settings.part_bytes) == (2**30, 2**24)
     assert settings.log_level == "DEBUG"
-    assert not settings.flower_on_loopback
+    assert settings.flower_address == "0.0.0.0"
 
 
 def test_a_management_token_alone_is_credentials() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
-from worker.settings.group import SettingsGroup, is_loopback, lower, upper
+from worker.settings.group import SettingsGroup, lower, upper
 
 
 class ObservabilitySettings(SettingsGroup):
@@ -42,10 +42,6 @@ class ObservabilitySettings(SettingsGroup):
         description="The path under which a reverse proxy shows Flower, such as /flower; the proxy must pass the path "
         "on. Default: none.",
     )
-
-    @property
-    def flower_on_loopback(self) -> bool:
-        return is_loopback(self.flower_address)
 
     @field_validator("flower_url_prefix", mode="after")
     @classmethod

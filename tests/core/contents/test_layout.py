@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.core.contents.hls.layout import TreeLayout, meaningful_query, new_text, text_outside
+from archiver.core.contents.hls import signatures
+from archiver.core.contents.hls.layout import TreeLayout, new_text, text_outside
 from archiver.core.contents.hls.playlist import Playlist
 from archiver.core.contents.hls.references import Reference
 from archiver.transfer.urls import SecretUrl, resolve
@@ -90,7 +91,7 @@ def test_a_file_that_happens_to_be_called_as_the_master_is_stored_is_another_one
     ],
 )
 def test_a_query_distinguishes_files_by_what_is_not_a_signature(query: str, kept: str) -> None:
-    assert meaningful_query(query) == kept
+    assert signatures.part(query).selects == kept
 
 
 # -- parameters that may select a file -----------------------------------------------------------------------

@@ -265,7 +265,6 @@ def test_byte_ranges_of_a_file_are_distinguished_from_whole_files() -> None:
     )
 
     assert [each.ranged for each in playlist.references()] == [True, False, True, False]
-    assert playlist.has_init
 
 
 def test_bytes_that_a_url_cannot_hold_are_percent_encoded() -> None:

@@ -165,11 +165,6 @@ class PlainFolder:
         return self.playlist.beside(uri), TreeFile(identity, self.path + uri)
 
 
-def meaningful_query(query: str) -> str:
-    """Remove the parameters that only sign from `query`."""
-    return signatures.part(query).selects
-
-
 def new_text(reference: Reference, from_path: str, to_path: str) -> bytes | None:
     """Return the text that names `to_path` in the playlist at `from_path`; None if the reference does already. Paths of
     `core.records.keys` need no percent-encoding."""

@@ -95,7 +95,6 @@ class Playlist:
         self.segments = 0  # URIs, gaps included
         self.gaps = 0
         self.variants = 0
-        self.has_init = False  # EXT-X-MAP was seen: segments may lack a header of their own
         self.error: str | None = None
         self.duration_seconds = 0.0
         self._pathways: list[str] = []
@@ -214,8 +213,6 @@ class Playlist:
                 elif role is Role.RENDITION:
                     kind = values.get(b"TYPE", b"").strip().decode("ascii", "replace")
                     reference.media_type = _MEDIA_TYPES.get(tag, kind)
-                elif role is Role.INIT:
-                    self.has_init = True
                 yield reference
 
     def _reference(self, span: Span, role: Role, gap: bool, encrypted: bool) -> Reference:

@@ -106,13 +106,9 @@ class Loop:
         return threading.current_thread() is self._thread
 
     # -- in the loop's thread ------------------------------------------------------------------------------
-    def now(self) -> float:
-        """Seconds of a monotonic clock."""
-        return monotonic()
-
     def call_later(self, seconds: float, action: Callable[[], None]) -> Timer:
         timer = Timer(action)
-        heapq.heappush(self._timers, (self.now() + seconds, next(self._order), timer))
+        heapq.heappush(self._timers, (monotonic() + seconds, next(self._order), timer))
         return timer
 
     def call(self, action: Callable[[], None]) -> None:
@@ -124,11 +120,6 @@ class Loop:
 
     def drive(self, driven: Driven) -> None:
         self._driven.add(driven)
-
-    def forget(self, driven: Driven) -> None:
-        self._driven.discard(driven)
-        for fd in [fd for fd, owner in self._owners.items() if owner is driven]:
-            self.unwatch(fd)
 
     def watch(self, driven: Driven, fd: int, events: int) -> None:
         """Tell `driven` when `fd` is ready for `events` (READ, WRITE)."""
@@ -230,14 +221,14 @@ class Loop:
         for driven in touched:
             self.call(driven.collect)
         self._run_due()
-        now = self.now()
+        now = monotonic()
         while self._timers and self._timers[0][0] <= now:
             timer = heapq.heappop(self._timers)[2]
             if timer.action is not None:
                 self.call(timer.action)
 
     def _run_due(self) -> None:
-        now = self.now()
+        now = monotonic()
         for driven in list(self._driven):
             if driven.due is not None and driven.due <= now:
                 self.call(driven.timeout)
@@ -245,7 +236,7 @@ class Loop:
                 self.call(driven.collect)
 
     def _seconds_to_sleep(self) -> float:
-        now = self.now()
+        now = monotonic()
         dues = [driven.due for driven in self._driven if driven.due is not None]
         while self._timers and self._timers[0][2].action is None:
             heapq.heappop(self._timers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from time import monotonic
 from typing import Any
 
 import pycurl
@@ -65,4 +66,4 @@ class Multi:
             self.loop.watch(self, fd, events)
 
     def _on_timer(self, milliseconds: int) -> None:
-        self.due = None if milliseconds < 0 else self.loop.now() + milliseconds / 1000
+        self.due = None if milliseconds < 0 else monotonic() + milliseconds / 1000

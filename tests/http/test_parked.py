@@ -32,6 +32,9 @@ class Watching:
     def timeout(self) -> None:
         return
 
+    def rest(self) -> None:
+        self.due = None
+
     def collect(self) -> None:
         return
 
@@ -156,7 +159,7 @@ def test_what_the_system_may_not_watch_is_told_to_it(loop: Loop, again: str) -> 
 
     assert second.told.wait(WAIT_SECONDS)
     loop.call_soon(lambda: loop.unwatch(ours.fileno()))
-    loop.call_soon(lambda: loop.forget(first))
+    loop.call_soon(first.rest)
     done(loop)
     for sock in (ours, theirs, replacement, other):
         sock.close()

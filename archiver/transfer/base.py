@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
 
-from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBackend
+from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, Part, StorageBackend
 from storage_backends.errors import StorageError
 
 
@@ -175,14 +175,6 @@ class CopyResult:
 
 
 @dataclass(frozen=True, slots=True)
-class SavedPart:
-    number: int
-    size_bytes: int
-    crc32c: int
-    tag: str
-
-
-@dataclass(frozen=True, slots=True)
 class SavedUpload:
     """What another process needs to go on with an upload. `token` is a secret."""
 
@@ -190,7 +182,7 @@ class SavedUpload:
     size_bytes: int
     part_bytes: int
     source_etag: str | None
-    parts: Mapping[int, SavedPart]
+    parts: Mapping[int, Part]
 
 
 class UploadJournal(Protocol):
@@ -201,7 +193,7 @@ class UploadJournal(Protocol):
 
     def begun(self, store: str, key: ObjectKey, upload: SavedUpload) -> None: ...
 
-    def part_done(self, store: str, key: ObjectKey, part: SavedPart) -> None: ...
+    def part_done(self, store: str, key: ObjectKey, part: Part) -> None: ...
 
     def forget(self, store: str, key: ObjectKey) -> None: ...
 

@@ -10,12 +10,12 @@ from functools import partial
 from typing import TypeVar
 
 from archiver.http.waiting import blocking
-from archiver.transfer.base import SavedPart, SavedUpload
-from archiver.transfer.checksums import combine
+from archiver.transfer.base import SavedUpload
 from archiver.transfer.errors import Stopped
 from archiver.transfer.storing import FilledPart, StoreTools
 from archiver.transfer.tasks import Gate, Task
 from storage_backends.base import ObjectInfo, ObjectSpec, Part, StorageBackend, Upload
+from storage_backends.crc32c import of_parts
 from storage_backends.errors import (
     AccessDenied,
     BucketMissing,
@@ -134,7 +134,7 @@ class PartsUpload:
             self.fail(error)
             return {}
         if held is None:
-            held = {p.number: Part(p.number, p.size_bytes, p.crc32c, p.tag) for p in saved.parts.values()}
+            held = saved.parts
         for number, part in sorted(held.items()):
             in_order = number == len(self._done) + 1 or self.store.limits.parallel_parts
             if number >= 1 and in_order and part.size_bytes == expected_bytes(number):
@@ -152,10 +152,7 @@ class PartsUpload:
         parts = [part for part in in_order if part is not None]
         if sum(part.size_bytes for part in parts) != saved.size_bytes:
             return True
-        crc = 0
-        for part in parts:
-            crc = combine(crc, part.crc32c, part.size_bytes)
-        if await self._found_is(crc):
+        if await self._found_is(of_parts(parts)):
             return True
         self._found = self._found_crc = None
         return False
@@ -316,9 +313,8 @@ class PartsUpload:
         async def sent_and_noted() -> None:
             sent = await self._tools.persist(once, TransientStorageError, ChecksumRejected)
             if self.resumable:
-                receipt = SavedPart(sent.number, sent.size_bytes, sent.crc32c, sent.tag)
                 await self._tools.note(
-                    lambda journal: journal.part_done(self.store.name, self.spec.key, receipt)
+                    lambda journal: journal.part_done(self.store.name, self.spec.key, sent)
                 )
             # only now may the next one go: after a crash at most one is sent again
             self._done[part.number] = sent

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from archiver.retry_policy import REQUEST
 from archiver.transfer.address_policy import AddressPolicy
-from archiver.transfer.base import CopyRequest, SavedPart, SavedUpload
+from archiver.transfer.base import CopyRequest, SavedUpload
 from archiver.transfer.http import HttpClient, Timeouts
 from archiver.transfer.source import HttpSource, RenewableUrl, SecretUrl
-from storage_backends.base import ObjectKey, object_key
+from storage_backends.base import ObjectKey, Part, object_key
 from tests.transfer.origin import Fault, Origin, Reply, Request
 
 CANARY = "CANARY-SIGNATURE"
@@ -71,7 +71,7 @@ class Journal:
 
     def __init__(self) -> None:
         self.saved: dict[tuple[str, str], SavedUpload] = {}
-        self.on_part: Callable[[SavedPart], None] = lambda _: None
+        self.on_part: Callable[[Part], None] = lambda _: None
 
     def load(self, store: str, key: ObjectKey) -> SavedUpload | None:
         return self.saved.get((store, key))
@@ -79,7 +79,7 @@ class Journal:
     def begun(self, store: str, key: ObjectKey, upload: SavedUpload) -> None:
         self.saved[store, key] = upload
 
-    def part_done(self, store: str, key: ObjectKey, part: SavedPart) -> None:
+    def part_done(self, store: str, key: ObjectKey, part: Part) -> None:
         upload = self.saved[store, key]
         self.saved[store, key] = replace(upload, parts={**upload.parts, part.number: part})
         self.on_part(part)

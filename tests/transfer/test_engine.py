@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archiver.ledger.errors import LeaseLost, LedgerUnavailable
-from archiver.transfer.base import CHECKED_BYTES, CopyResult, Reader, SavedPart, SavedUpload, SourceInfo
+from archiver.transfer.base import CHECKED_BYTES, CopyResult, Reader, SavedUpload, SourceInfo
 from archiver.transfer.checksums import crc32c
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.errors import (
@@ -26,7 +26,7 @@ from archiver.transfer.errors import (
 )
 from archiver.transfer.http import Timeouts
 from archiver.transfer.memory import MemoryBudget
-from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBackend, object_key
+from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, Part, StorageBackend, object_key
 from storage_backends.memory import MemoryBackend
 from tests.transfer.builders import HURRIED, KEY, Journal, client, request, some_bytes, source
 from tests.transfer.origin import Fault, Origin, Reply, Request, cut_at, none, reset_at, status
@@ -214,7 +214,7 @@ def test_a_journal_that_is_away_costs_nothing_but_resumption() -> None:
         def begun(self, store: str, key: ObjectKey, upload: SavedUpload) -> None:
             raise LedgerUnavailable
 
-        def part_done(self, store: str, key: ObjectKey, part: SavedPart) -> None:
+        def part_done(self, store: str, key: ObjectKey, part: Part) -> None:
             raise LedgerUnavailable
 
         def forget(self, store: str, key: ObjectKey) -> None:

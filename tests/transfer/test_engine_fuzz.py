@@ -18,14 +18,14 @@ import pytest
 
 from archiver.retry_policy import REQUEST
 from archiver.transfer.allowance import Allowance
-from archiver.transfer.base import CopyRequest, CopyResult, Reader, SavedPart, Source, SourceInfo
+from archiver.transfer.base import CopyRequest, CopyResult, Reader, Source, SourceInfo
 from archiver.transfer.checksums import crc32c
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.errors import SourceError, SourceForbidden, SourceMismatch, SourceUnavailable, Stopped
 from archiver.transfer.http import HttpClient, Timeouts
 from archiver.transfer.memory import MemoryBudget
 from archiver.transfer.source import Address, FixedAddress, HttpSource, SecretUrl
-from storage_backends.base import Limits, ObjectInfo, ObjectKey, StorageBackend, Upload, object_key
+from storage_backends.base import Limits, ObjectInfo, ObjectKey, Part, StorageBackend, Upload, object_key
 from storage_backends.errors import (
     AccessDenied,
     ChecksumRejected,
@@ -203,7 +203,7 @@ class WithoutChecksums(UnsteadyStore):
 class SharedJournal(Journal):
     """A journal that never raises, and tolerates parts of uploads that were forgotten meanwhile."""
 
-    def part_done(self, store: str, key: ObjectKey, part: SavedPart) -> None:
+    def part_done(self, store: str, key: ObjectKey, part: Part) -> None:
         if (store, key) in self.saved:
             super().part_done(store, key, part)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from archiver.transfer import storing
-from archiver.transfer.base import CHECKED_BYTES, CopyRequest, CopyResult, SavedPart, SavedUpload, SourceInfo
+from archiver.transfer.base import CHECKED_BYTES, CopyRequest, CopyResult, SavedUpload, SourceInfo
 from archiver.transfer.checksums import crc32c
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.errors import ErrorPage, Preempted, SourceChanged, SourceUnavailable, TransferError
 from archiver.transfer.memory import MemoryBudget
-from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBackend, Upload
+from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, Part, StorageBackend, Upload
 from storage_backends.errors import TransientStorageError, UploadGone
 from storage_backends.filesystem import FilesystemBackend
 from storage_backends.memory import MemoryBackend
@@ -50,13 +50,13 @@ def copy(
 ) -> CopyResult:
     """One worker's attempt. With `die_after` it ends when so many parts are in the journal: nothing more is done,
     nothing tidied up, as after a SIGKILL."""
-    seen: list[SavedPart] = []
+    seen: list[Part] = []
 
     def alive() -> None:
         if die_after is not None and len(seen) >= die_after:
             raise WorkerDied
 
-    def part_noted(part: SavedPart) -> None:
+    def part_noted(part: Part) -> None:
         seen.append(part)
         alive()
 
@@ -241,9 +241,7 @@ def completed_unheard(store: StorageBackend, journal: Journal, known: int) -> No
     pieces = [CONTENT[start : start + PART] for start in range(0, len(CONTENT), PART)]
     parts = [upload.put_part(number, piece, crc32c(piece)) for number, piece in enumerate(pieces, start=1)]
     upload.complete(parts, crc32c(CONTENT))
-    saved = {
-        part.number: SavedPart(part.number, part.size_bytes, part.crc32c, part.tag) for part in parts[:known]
-    }
+    saved = {part.number: part for part in parts[:known]}
     journal.saved[store.name, KEY] = SavedUpload(upload.token, len(CONTENT), PART, '"v1"', saved)
 
 

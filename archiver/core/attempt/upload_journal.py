@@ -8,8 +8,8 @@ import structlog
 from archiver.ledger.base import CopyJournal
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.models import Lease, OpenUpload
-from archiver.transfer.base import SavedPart, SavedUpload
-from storage_backends.base import ObjectKey
+from archiver.transfer.base import SavedUpload
+from storage_backends.base import ObjectKey, Part
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +31,7 @@ class LedgerUploadJournal:
         if found is None:
             return None
         self._known[store, key] = found
-        parts = {n: SavedPart(n, size, crc, tag) for n, (size, crc, tag) in found.parts.items()}
+        parts = {n: Part(n, size, crc, tag) for n, (size, crc, tag) in found.parts.items()}
         return SavedUpload(found.token, found.size_bytes, found.part_bytes, found.source_etag, parts)
 
     def begun(self, store: str, key: ObjectKey, upload: SavedUpload) -> None:
@@ -51,7 +51,7 @@ class LedgerUploadJournal:
         except LedgerUnavailable as error:
             log.warning("upload_journal_unavailable", asset_id=self._lease.asset_id, error=str(error))
 
-    def part_done(self, store: str, key: ObjectKey, part: SavedPart) -> None:
+    def part_done(self, store: str, key: ObjectKey, part: Part) -> None:
         receipt = (part.size_bytes, part.crc32c, part.tag)
         try:
             self._ledger.add_part(self._lease, store, key, part.number, receipt)

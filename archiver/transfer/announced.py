@@ -36,7 +36,6 @@ def source_info(
         content_type=headers.get("content-type"),
         crc32c=crc32c,
         md5=md5,
-        tls=response.url.origin.scheme == "https",
         encoded_bytes=encoded_bytes,
         framed=framed,
         coding=coding,

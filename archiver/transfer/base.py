@@ -28,7 +28,6 @@ class SourceInfo:
     content_type: str | None = None
     crc32c: int | None = None  # of the whole, from x-goog-hash or x-amz-checksum-crc32c
     md5: bytes | None = None  # of the whole, from x-goog-hash or an S3 ETag that is a plain MD5
-    tls: bool = False  # it comes in records of 16 KiB at most, each a step of its own
     encoded_bytes: int | None = (
         None  # Content-Length of a content-encoded (gzip) answer; `size_bytes` is then None
     )

@@ -16,7 +16,6 @@ from archiver.http.waiting import complete
 from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.errors import SourceNotAllowed, SourceUnavailable
 from archiver.transfer.http import Address, HttpClient, Response, Timeouts, stream_it
-from archiver.transfer.source import FixedAddress, HttpSource
 from archiver.transfer.urls import SecretUrl
 from tests.transfer.builders import CANARY, client, some_bytes, told_by
 from tests.transfer.origin import Origin, Reply, Request, raw, redirect, silent_close, stall_at, until_closed
@@ -375,17 +374,3 @@ def test_a_tls_body_without_length_must_end_properly(authority: tuple[trustme.CA
         assert read(http.get(address(origin), {})) == CONTENT
         with pytest.raises(SourceUnavailable, match="closed before the end"):
             read(http.get(address(origin), {}))
-
-
-@pytest.mark.parametrize("over_tls", [True, False])
-def test_a_file_says_whether_it_comes_in_the_records_of_tls(
-    authority: tuple[trustme.CA, Path], over_tls: bool
-) -> None:
-    ca, ca_file = authority
-    http = client(ca_file=ca_file)
-    with Origin({"/file": CONTENT}, tls=serving(ca, "127.0.0.1") if over_tls else None) as origin:
-        info, reader = HttpSource(http, FixedAddress(address(origin))).open(10)
-        reader.close()
-        http.close()
-
-    assert info.tls is over_tls

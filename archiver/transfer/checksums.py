@@ -10,14 +10,10 @@ from collections.abc import Callable
 from google_crc32c import extend
 
 from storage_backends.base import Buffer
-from storage_backends.crc32c import combine, crc32c_of
+from storage_backends.crc32c import combine
+from storage_backends.crc32c import crc32c_of as crc32c
 
 __all__ = ["Crc32c", "combine", "crc32c"]
-
-
-def crc32c(data: Buffer) -> int:
-    """The CRC32C of `data`."""
-    return crc32c_of(data)
 
 
 class Crc32c:
@@ -27,7 +23,7 @@ class Crc32c:
         self.value = 0
 
     def update(self, data: Buffer) -> None:
-        self.value = crc32c_of(data, self.value)
+        self.value = crc32c(data, self.value)
 
     def along(self, write: Callable[[bytes], object]) -> Callable[[bytes], None]:
         """`write`, and `update`."""

@@ -14,11 +14,7 @@ from contextvars import ContextVar
 POLL_SECONDS = 0.5  # how late a cancellation may be noticed: threads are promised to end within two seconds
 
 
-def _never() -> None:
-    return
-
-
-_check: ContextVar[Callable[[], None]] = ContextVar("cancellation_check", default=_never)
+_check: ContextVar[Callable[[], None]] = ContextVar("cancellation_check", default=lambda: None)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class _CallersLoop(Loop):
 
     def stay_awake(self) -> None:
         """Let the turn that this happens in end without waiting."""
-        self.call_soon(_nothing)
+        self.call_soon(lambda: None)
 
     def settle(self) -> None:
         """Do what the last turn left."""
@@ -183,7 +183,3 @@ class DirectSessions:
 
 async def _get(transfer: Transfer) -> Transfer:
     return await transfer
-
-
-def _nothing() -> None:
-    return

@@ -18,10 +18,6 @@ _LEARN_EVERY_SECONDS = 0.05
 _LOOK_EVERY_SECONDS = 5.0
 
 
-def _never() -> bool:
-    return False
-
-
 class UsualSize:
     """How many bytes a response has whose length nobody has said, by those that came. Of one process, whose first
     requests would otherwise go far beyond a low limit, or far below it."""
@@ -52,7 +48,7 @@ class Bandwidth:
     def __init__(
         self,
         limit: RateLimit | None = None,
-        is_ignored: Callable[[], bool] = _never,
+        is_ignored: Callable[[], bool] = lambda: False,
         usual: UsualSize | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:

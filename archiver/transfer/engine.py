@@ -41,18 +41,6 @@ from storage_backends.errors import StorageError
 _GRACE_SECONDS = 2.0  # for calls under way to notice that they are cancelled, four times what a wait needs
 
 
-def _untold(_key: ObjectKey, _count: int) -> None:
-    return
-
-
-def _go_on() -> None:
-    return
-
-
-def _never() -> bool:
-    return False
-
-
 class TransferEngine:
     """`transfer.base.Engine`. At most `connections` requests to sources at once, and `uploads` to each store.
 
@@ -71,9 +59,9 @@ class TransferEngine:
         connections: int = 16,
         uploads: int = 12,
         journal: UploadJournal | None = None,
-        on_bytes: Callable[[ObjectKey, int], None] = _untold,
-        should_stop: Callable[[], None] = _go_on,
-        should_yield: Callable[[], bool] = _never,
+        on_bytes: Callable[[ObjectKey, int], None] = lambda _key, _count: None,
+        should_stop: Callable[[], None] = lambda: None,
+        should_yield: Callable[[], bool] = lambda: False,
         bandwidth: Bandwidth = UNLIMITED,
         policy: RetryPolicy = REQUEST,
         runtime: Runtime | None = None,

@@ -27,10 +27,6 @@ from storage_backends.errors import (
 READ_BYTES = 1024 * 1024
 
 
-def _at_once(_size_bytes: int) -> None:
-    return
-
-
 class StoreSource:
     """`transfer.base.Source` of one object of a store. What it raises has the store's error as its cause."""
 
@@ -42,7 +38,7 @@ class StoreSource:
         size_bytes: int | None = None,
         resumable: bool = False,
         read_bytes: int = READ_BYTES,
-        before_read: Callable[[int], None] = _at_once,
+        before_read: Callable[[int], None] = lambda _size_bytes: None,
     ) -> None:
         """`size_bytes`: of the object, for a caller that knows its checksum as well: then the store is not asked first,
         nor whether it is still the same object, unless `resumable`: then it is asked once for the object's ETag, and

@@ -7,7 +7,7 @@ not packed. A name that is no coding is ignored, and a coding is undone only whe
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from archiver.http.head import Headers
 from archiver.transfer.base import Reader
@@ -46,37 +46,25 @@ def undo(body: Reader, codings: Sequence[str], name: str) -> tuple[Reader, tuple
     for coding in reversed(codings):
         peeked = _Peeked(body)
         body = peeked
-        unpack = _unpacking(coding, peeked.start)
-        if unpack is not None:
-            body = _Unpacked(peeked, unpack, coding, name)
+        window_bits = _window_bits(coding, peeked.start)
+        if window_bits is not None:
+            body = _Unpacked(peeked, window_bits, coding, name)
             undone.insert(0, coding)
     return body, tuple(undone)
 
 
-def _unpacking(coding: str, start: bytes) -> Callable[[], zlib._Decompress] | None:
-    """Return the decoder of a body that begins with `start`; None when it is not packed at all."""
+def _window_bits(coding: str, start: bytes) -> int | None:
+    """Return how zlib unpacks a body that begins with `start`; None when it is not packed at all."""
     if coding in _GZIP:
-        return _gunzip if start[:2] == b"\x1f\x8b" else None
+        return 16 + zlib.MAX_WBITS if start[:2] == b"\x1f\x8b" else None
     if len(start) >= 2 and start[0] & 0x0F == 8 and int.from_bytes(start[:2], "big") % 31 == 0:
-        return _inflate_zlib
-    raw = _inflate_raw()  # some servers send deflate without its zlib header
+        return zlib.MAX_WBITS
+    raw = zlib.decompressobj(-zlib.MAX_WBITS)  # some servers send deflate without its zlib header
     try:
         raw.decompress(start)
     except zlib.error:
         return None
-    return _inflate_raw if start and not raw.unused_data else None
-
-
-def _gunzip() -> zlib._Decompress:
-    return zlib.decompressobj(16 + zlib.MAX_WBITS)
-
-
-def _inflate_zlib() -> zlib._Decompress:
-    return zlib.decompressobj(zlib.MAX_WBITS)
-
-
-def _inflate_raw() -> zlib._Decompress:
-    return zlib.decompressobj(-zlib.MAX_WBITS)
+    return -zlib.MAX_WBITS if start and not raw.unused_data else None
 
 
 class _Peeked:
@@ -104,12 +92,12 @@ class _Peeked:
 class _Unpacked:
     """A packed body, unpacked. A gzip body may have several members, and zeros after the last (as gzip(1) reads it)."""
 
-    def __init__(self, body: Reader, unpack: Callable[[], zlib._Decompress], coding: str, name: str) -> None:
+    def __init__(self, body: Reader, window_bits: int, coding: str, name: str) -> None:
         self._body = body
-        self._unpack = unpack
+        self._window_bits = window_bits
         self._coding = coding
         self._name = name
-        self._stream = unpack()
+        self._stream = zlib.decompressobj(window_bits)
         self._piece = memoryview(bytearray(_PIECE_BYTES))
         self._packed = b""
         self._all_read = False
@@ -146,7 +134,7 @@ class _Unpacked:
                 raise StillEncoded(
                     self._name, f"has something else after the end of its {self._coding} stream"
                 )
-            self._stream = self._unpack()
+            self._stream = zlib.decompressobj(self._window_bits)
             return True
         self._ended = self._all_read
         return False

@@ -143,16 +143,11 @@ class StoreTools:
         `may_yield`, raises Preempted between two reads once another copy should have the slot."""
         if info.crc32c is not None:
             return info.crc32c
-        return await self._read_back(store, key, info.size_bytes, may_yield=may_yield)
-
-    async def _read_back(
-        self, store: StorageBackend, key: ObjectKey, size_bytes: int, *, may_yield: bool
-    ) -> int:
         crc, start = Crc32c(), 0
-        while start < size_bytes:
+        while start < info.size_bytes:
             if may_yield and self.should_yield():
                 raise Preempted(
-                    f"{key}: it is stored, and {start:,} of its {size_bytes:,} bytes are read back"
+                    f"{key}: it is stored, and {start:,} of its {info.size_bytes:,} bytes are read back"
                 )
             read = partial(store.read, key, start, _READ_BACK_BYTES)
             piece = await self.persist(lambda: blocking(read))  # noqa: B023 - called at once

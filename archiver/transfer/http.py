@@ -171,7 +171,14 @@ class HttpClient:
         redirects: list[Transfer] = []
         while len(redirects) <= _MAX_REDIRECTS:
             lines = {**address.headers, **headers} if address.headers and origin == home else headers
-            request = self._request(url, lines, address.handed_out, fresh=fresh, alone=alone)
+            request = Request(
+                f"{origin}{url.target}",
+                lines,
+                admits=partial(self._policy.check, origin, address.handed_out),
+                resolve=self._policy.resolved(origin, address.handed_out),
+                fresh=fresh,
+                alone=alone,
+            )
             response = Response(url, Transfer(session, request))
             response.transfer.decide = partial(_take, response, decide)
             try:
@@ -216,26 +223,6 @@ class HttpClient:
         if (session := self._own.drop()) is not None:
             session.close()
         self._direct.close()
-
-    def _request(
-        self,
-        url: SecretUrl,
-        headers: Mapping[str, str],
-        handed_out: frozenset[Origin],
-        *,
-        fresh: bool,
-        alone: bool,
-    ) -> Request:
-        """Raises SourceNotAllowed, SourceUnavailable."""
-        origin = url.origin
-        return Request(
-            f"{origin}{url.target}",
-            headers,
-            admits=partial(self._policy.check, origin, handed_out),
-            resolve=self._policy.resolved(origin, handed_out),
-            fresh=fresh,
-            alone=alone,
-        )
 
 
 def _take(response: Response, decide: Decide, _: Transfer) -> None:

@@ -231,7 +231,7 @@ class PartsCopy:
                     return await reading.first_part(first, size_bytes)
                 except SourceError:
                     reservation = await first.take_reservation()
-                    if not first.late:
+                    if not first.waited:
                         raise
                 finally:
                     first.close()

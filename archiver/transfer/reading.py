@@ -16,7 +16,7 @@ from archiver.transfer.base import CHECKED_BYTES, Reader, Source, SourceInfo
 from archiver.transfer.bodies import Body, Filled, filled_bytes
 from archiver.transfer.checksums import Crc32c, crc32c
 from archiver.transfer.confirmations import Confirmations
-from archiver.transfer.errors import SourceError, SourceMismatch, SourceUnavailable
+from archiver.transfer.errors import SourceMismatch, SourceUnavailable
 from archiver.transfer.http import Transfers
 from archiver.transfer.memory import Asked, MemoryBudget, Reservation
 from archiver.transfer.source import HttpSource, Opened
@@ -26,8 +26,8 @@ from storage_backends.base import ObjectKey
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 10.0
-"""How long a response waits for memory. A source that may not send for a minute, as nginx is set, or for twenty seconds
-closes the connection, and would be blamed for a store that is slow."""
+"""How long a response waits for memory. A source that may not send closes the connection, after a minute (nginx) or
+less."""
 
 
 @dataclass(slots=True)
@@ -77,9 +77,9 @@ class Answer:
             self.reservation.release()
 
     @property
-    def late(self) -> bool:
-        """Return whether it was cancelled because there was no memory for the first part."""
-        return self.intake is not None and self.intake.late
+    def waited(self) -> bool:
+        """Return whether the first part waited for memory, so that its failure says nothing of the source."""
+        return self.intake is not None and self.intake.waited
 
     async def take_reservation(self) -> Reservation | None:
         """The memory of a first part that did not come whole, for the next try. Parts after it may hold all the rest
@@ -240,8 +240,8 @@ class HttpReading:
         self, fetch: Callable[[Intake], Awaitable[T]], size_bytes: int = 0
     ) -> tuple[T, Intake]:
         """What `fetch` gives, and the memory that its body is in: reserved once the response is there, for until then
-        others can use it. Where that takes too long, the response is given up and requested again once there is
-        memory: so do those after it, if they say beforehand that they need `size_bytes`."""
+        others can use it. Where it waits too long, for us or for its source, it is requested again once there is
+        memory: then so are those after it, if they say beforehand that they need `size_bytes`."""
         reservation: Reservation | None = None
         while True:
             if reservation is None and size_bytes and self._reserves_first:
@@ -252,8 +252,8 @@ class HttpReading:
                     found = await fetch(intake)
                     intake.keep_what_is_used()
                     return found, intake
-                except SourceError:
-                    if not intake.late:
+                except SourceUnavailable:
+                    if not intake.waited or reservation is not None:  # which was for another length
                         raise
                 self._reserves_first = True
                 reservation = await intake.reserved()
@@ -279,8 +279,8 @@ class HttpReading:
             return await BlockingReading(self._http, self._memory).first_bytes(answer)
         try:
             return (await self._rest(answer))[:CHECKED_BYTES]
-        except SourceError:
-            if not answer.late:
+        except SourceUnavailable:
+            if not answer.waited:
                 raise
         reservation = answer.reservation = await answer.take_reservation()
         return (await self.range(0, answer.coming_bytes, answer.info, reservation)).data[:CHECKED_BYTES]
@@ -352,12 +352,12 @@ class Measured:
 
 class Intake:
     """Memory for one body: its transfer waits until there is some, for PATIENCE_SECONDS at most; then it is cancelled,
-    and `late`, and keeps its place in the queue. See `transfer.source.Intake`."""
+    but keeps its place in the queue. See `transfer.source.Intake`."""
 
     def __init__(self, memory: MemoryBudget, runs: Runs, reservation: Reservation | None = None) -> None:
         """`reservation`: for a body of this size; one of another waits all the same."""
-        self.size_bytes = 0
-        self.late = False
+        self.waited = False
+        self._late = False
         self._memory = memory
         self._runs = runs
         self._asked: Asked | None = None
@@ -371,7 +371,6 @@ class Intake:
     def admit(self, transfer: Transfer, size_bytes: int) -> None:
         if self._given_up:
             raise HttpError("it was cancelled")
-        self.size_bytes = size_bytes
         reserved = self.take()
         if reserved is not None and reserved.size_bytes != size_bytes:
             reserved.release()
@@ -383,6 +382,7 @@ class Intake:
             self._begin(transfer, reservation)
         else:
             transfer.hold()
+            self.waited = True
 
             def granted(reservation: Reservation) -> None:
                 self._runs.call_soon(lambda: self._granted(transfer, reservation))
@@ -398,11 +398,11 @@ class Intake:
         self._no_timer()
         self._begin(transfer, reservation)
         self._answered.open()
-        if not self.late:
+        if not self._late:
             transfer.release()
 
     def _too_late(self, transfer: Transfer) -> None:
-        self.late = True
+        self._late = True
         transfer.cancel()
 
     def _begin(self, transfer: Transfer, reservation: Reservation) -> None:

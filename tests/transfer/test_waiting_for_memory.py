@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from archiver.http.session import Session
-from archiver.http.transfer import Request
+from archiver.http.transfer import Request, Transfer
 from archiver.http.waiting import Pause
 from archiver.retry_policy import REQUEST
 from archiver.transfer.address_policy import AddressPolicy
@@ -29,13 +29,25 @@ PART_BYTES = 1000
 ONCE = replace(REQUEST, attempts=1)
 
 
+class Impatient(InMemorySession):
+    """Its server closes the connection while a response waits, which shows once that is read."""
+
+    def unpause(self, transfer: Transfer) -> None:
+        self.cancel(transfer)
+
+
 class Client(HttpClient):
     """Its server has `files`, and sends ranges of them."""
 
-    def __init__(self, runtime: SingleThreaded, files: dict[str, bytes]) -> None:
+    def __init__(
+        self,
+        runtime: SingleThreaded,
+        files: dict[str, bytes],
+        session: type[InMemorySession] = InMemorySession,
+    ) -> None:
         super().__init__(AddressPolicy())
         self.runtime = runtime
-        self.made = InMemorySession(runtime, self._serve)
+        self.made = session(runtime, self._serve)
         self.lengths = True  # whether responses say how long they are
         self._files = files
 
@@ -111,12 +123,12 @@ def key_of(path: str) -> ObjectKey:
 @dataclass(frozen=True)
 class Waits:
     """Two files, the second of which is begun while the first has all of the memory, or one in two parts. `asked`: the
-    requests for the last of them when memory comes in time; `late`: when it does not."""
+    requests for the last of them when memory comes in time; `again`: when it does not."""
 
     says: str
     files: dict[str, bytes]
     asked: Sequence[str]
-    late: Sequence[str]
+    again: Sequence[str]
 
 
 WAITS = [
@@ -141,14 +153,31 @@ WAITS = [
 ]
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["in time", "late"])
+@dataclass(frozen=True)
+class Delay:
+    """`seconds`: of the store that has the memory. `again`: whether what waits is requested again."""
+
+    says: str
+    seconds: float
+    again: bool
+    session: type[InMemorySession] = InMemorySession
+
+
+DELAYS = [
+    Delay("in time", PATIENCE_SECONDS / 2, again=False),
+    Delay("late", 6 * PATIENCE_SECONDS, again=True),
+    Delay("in time for us, late for the source", PATIENCE_SECONDS / 2, again=True, session=Impatient),
+]
+
+
+@pytest.mark.parametrize("delay", DELAYS, ids=lambda delay: delay.says)
 @pytest.mark.parametrize("case", WAITS, ids=lambda case: case.says)
 def test_what_waits_for_memory_is_requested_again_only_when_it_waits_too_long(
-    case: Waits, late: bool
+    case: Waits, delay: Delay
 ) -> None:
-    """The source, which would close the connection in the end, is blamed for nothing: there is one attempt."""
+    """The source, which closes the connection in the end, is blamed for nothing: there is one attempt."""
     runtime, memory = SingleThreaded(), MemoryBudget(PART_BYTES + 5)
-    client, store = Client(runtime, case.files), Slow(6 * PATIENCE_SECONDS if late else PATIENCE_SECONDS / 2)
+    client, store = Client(runtime, case.files, delay.session), Slow(delay.seconds)
     with engine_on(runtime, memory) as engine:
         futures = [
             engine.submit(client.source(path), replace(request(), key=key_of(path)), [store])
@@ -159,7 +188,7 @@ def test_what_waits_for_memory_is_requested_again_only_when_it_waits_too_long(
     assert [result.failed for result in results] == [{}] * len(results)
     assert stored_in(store) == {key_of(path): content for path, content in case.files.items()}
     last = list(case.files)[-1]
-    assert client.asked_for(last) == (case.late if late else case.asked)
+    assert client.asked_for(last) == (case.again if delay.again else case.asked)
     assert (memory.in_use_bytes, memory.waiting) == (0, 0)
 
 

@@ -236,9 +236,9 @@ class PartsCopy:
                 finally:
                     first.close()
             assert self._info is not None, "it is known before the first part is read"
-            await self._tools.bandwidth.take(size_bytes)
-            if self._in_order:
+            if self._in_order:  # even before bandwidth, which is not given in order
                 reservation = reservation or await self._tools.memory.reserve(size_bytes)
+            await self._tools.bandwidth.take(size_bytes)
             return await reading.range(start, size_bytes, self._info, reservation)
 
         try:

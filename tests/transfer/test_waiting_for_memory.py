@@ -11,8 +11,10 @@ import pytest
 from archiver.http.session import Session
 from archiver.http.transfer import Request, Transfer
 from archiver.http.waiting import Pause
+from archiver.limits.rate_limit import RateLimit
 from archiver.retry_policy import REQUEST
 from archiver.transfer.address_policy import AddressPolicy
+from archiver.transfer.bandwidth import UNLIMITED, Bandwidth
 from archiver.transfer.base import CopyResult
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.http import HttpClient
@@ -27,6 +29,7 @@ from tests.transfer.stores import OrderedStore, Wrapped, WrappedUpload, stored_i
 
 PART_BYTES = 1000
 ONCE = replace(REQUEST, attempts=1)
+LIMITED = Bandwidth(RateLimit("bandwidth", lambda: 1e9, lambda _name, _amount, _rate: 0.0))
 
 
 class Impatient(InMemorySession):
@@ -101,7 +104,12 @@ class SlowUpload(WrappedUpload):
         return self.inner.put_part(number, data, crc32c)
 
 
-def engine_on(runtime: SingleThreaded, memory: MemoryBudget, connections: int = 16) -> TransferEngine:
+def engine_on(
+    runtime: SingleThreaded,
+    memory: MemoryBudget,
+    connections: int = 16,
+    bandwidth: Bandwidth = UNLIMITED,
+) -> TransferEngine:
     def in_time() -> None:
         if runtime.now > 3600:
             raise AssertionError("they wait for each other")
@@ -111,6 +119,7 @@ def engine_on(runtime: SingleThreaded, memory: MemoryBudget, connections: int = 
         part_bytes=PART_BYTES,
         connections=connections,
         policy=ONCE,
+        bandwidth=bandwidth,
         should_stop=in_time,
         runtime=runtime,
     )
@@ -265,14 +274,17 @@ def test_after_one_that_was_late_memory_is_reserved_first() -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize("parts", [1, 2, 3])
-def test_a_part_never_waits_for_memory_of_one_that_waits_for_it(seed: int, parts: int) -> None:
+@pytest.mark.parametrize("bandwidth", [UNLIMITED, LIMITED], ids=["unlimited", "limited"])
+def test_a_part_never_waits_for_memory_of_one_that_waits_for_it(
+    bandwidth: Bandwidth, parts: int, seed: int
+) -> None:
     """A store that takes parts in order makes the later hold their memory until the earlier are stored, so these get
-    memory first, in whatever order their responses come."""
+    memory first, in whatever order bandwidth is given and their responses come."""
     runtime, memory = SingleThreaded(seed=seed), MemoryBudget(parts * PART_BYTES)
     content = some_bytes(12 * PART_BYTES)
     stores: list[StorageBackend] = [OrderedStore(MemoryBackend("in order")), MemoryBackend("in any")]
     client = Client(runtime, {"one": content})
-    with engine_on(runtime, memory, connections=4) as engine:
+    with engine_on(runtime, memory, connections=4, bandwidth=bandwidth) as engine:
         assert engine.submit(client.source("one"), request(), stores).result().failed == {}
 
     assert all(list(stored_in(store).values()) == [content] for store in stores)

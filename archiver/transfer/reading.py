@@ -230,6 +230,7 @@ class HttpReading:
                 data, transfers = await fetch(intake)
             except BaseException:
                 intake.take()
+                intake.give_up()  # or a head that comes before it is cancelled would reserve more
                 raise
         self._arrived(transfers[:-1] if unique else transfers, data, start, info)
         if unique and self._session is not None:

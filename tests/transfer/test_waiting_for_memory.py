@@ -307,3 +307,20 @@ def test_a_copy_that_is_stopped_leaves_the_queue(seconds: float) -> None:
 
     taken.release()
     assert memory.in_use_bytes == 0
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_comes_for_a_copy_that_was_stopped_takes_no_memory(seed: int) -> None:
+    """A head may come between a request's cancellation and its end."""
+    runtime, memory = SingleThreaded(seed=seed), MemoryBudget(3 * PART_BYTES)
+    client = Client(runtime, {"one": some_bytes(12 * PART_BYTES)})
+    stores: list[StorageBackend] = [OrderedStore(MemoryBackend("in order")), MemoryBackend("in any")]
+    with engine_on(runtime, memory, connections=4) as engine:
+        future = engine.submit(client.source("one"), request(), stores[seed % 2 :])
+        for _ in range(2 * seed):
+            runtime.step()
+    while runtime.step():
+        pass
+
+    assert future.done()
+    assert (memory.in_use_bytes, memory.waiting) == (0, 0)

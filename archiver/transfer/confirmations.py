@@ -54,9 +54,10 @@ class Confirmations:
         self._asked: set[tuple[int, int, int | None]] = set()
 
     def ask(self, start: int, size_bytes: int, total_bytes: int | None) -> bool:
-        """A range is about to be asked for: whether it is the first of its kind."""
+        """A range is about to be asked for: whether it is the first of its kind. One from the start never is: it may be
+        that of a first request, which did not know the length."""
         wanted = (start, size_bytes, total_bytes)
-        if wanted in self._asked:
+        if not start or wanted in self._asked:
             return False
         self._asked.add(wanted)
         return True

@@ -234,7 +234,11 @@ def test_a_defect_is_raised(harness: Harness) -> None:
 def test_a_range_is_of_its_own_kind_when_nobody_asked_for_the_same_before(harness: Harness) -> None:
     ask = harness.confirmations.ask
 
-    assert [ask(0, 10, 100), ask(10, 10, 100), ask(0, 20, 100), ask(0, 10, 101), ask(0, 10, None)] == [
+    assert [ask(5, 10, 100), ask(10, 10, 100), ask(5, 20, 100), ask(5, 10, 101), ask(5, 10, None)] == [
         True
     ] * 5
-    assert [ask(0, 10, 100), ask(0, 10, None)] == [False] * 2
+    assert [ask(5, 10, 100), ask(5, 10, None)] == [False] * 2
+
+
+def test_a_range_from_the_start_is_not_for_every_first_request_asks_for_one(harness: Harness) -> None:
+    assert not harness.confirmations.ask(0, 10, 100)

@@ -88,10 +88,6 @@ def is_whole(response: Response) -> bool:
     return start == 0 and end + 1 == total and response.head.length_bytes in (None, total)
 
 
-def same_etag(one: Response, other: Response) -> bool:
-    return one.headers.get("etag") == other.headers.get("etag")
-
-
 def _check_length(response: Response, size_bytes: int) -> None:
     announced = response.head.length_bytes
     if announced is not None and announced != size_bytes:

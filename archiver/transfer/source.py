@@ -13,7 +13,7 @@ from archiver.http.waiting import blocking, complete
 from archiver.transfer.addresses import DerivedAddress, FixedAddress, RenewableUrl, SourceAddress, fetch
 from archiver.transfer.announced import source_info
 from archiver.transfer.base import CHECKED_BYTES, Reader, Source, SourceInfo
-from archiver.transfer.bodies import Bounded, measure
+from archiver.transfer.bodies import Body, Bounded, measure
 from archiver.transfer.checksums import Crc32c
 from archiver.transfer.codings import can_undo, codings_in, undo
 from archiver.transfer.documents import Fetched, fetch_bytes
@@ -24,7 +24,7 @@ from archiver.transfer.errors import (
     StillEncoded,
 )
 from archiver.transfer.http import UNWANTED_BYTES, Address, HttpClient, Response, Transfers, refusal
-from archiver.transfer.ranges import check_range, first_range, is_whole, same_etag, total_bytes_of
+from archiver.transfer.ranges import check_range, first_range, is_whole, total_bytes_of
 from archiver.transfer.urls import SecretUrl
 
 __all__ = [
@@ -47,23 +47,20 @@ _PERHAPS_WITHOUT_RANGE = frozenset({400, 405, 412, 416, 501})
 
 
 @runtime_checkable
-class _HasPlain(Protocol):
+class _OverHttp(Protocol):
     def plain(self) -> Source: ...
 
-
-@runtime_checkable
-class _HasAsSent(Protocol):
     def as_sent(self) -> Source: ...
 
 
 def plain(source: Source) -> Source:
     """`source`, read as one stream without ranges; `source` itself where ranges cannot go wrong (a store)."""
-    return source.plain() if isinstance(source, _HasPlain) else source
+    return source.plain() if isinstance(source, _OverHttp) else source
 
 
 def as_sent(source: Source) -> Source:
     """`source`, read as one stream with its content codings left on it; `source` itself where there are none."""
-    return source.as_sent() if isinstance(source, _HasAsSent) else source
+    return source.as_sent() if isinstance(source, _OverHttp) else source
 
 
 @dataclass(slots=True)
@@ -75,13 +72,6 @@ class Opened:
     body: bytes | None = None
     rest: Transfer | None = None
     reader: Reader | None = None
-
-    def close(self) -> None:
-        """What has not come yet is not wanted."""
-        if self.rest is not None:
-            self.rest.cancel()
-        if self.reader is not None:
-            self.reader.close()
 
 
 class Intake(Protocol):
@@ -141,8 +131,10 @@ class HttpSource:
                 self._held = (opened, transfers)
             return opened.info, opened.body
         assert opened.reader is not None
+        first = bytearray(min(first_bytes, CHECKED_BYTES))
         try:
-            return opened.info, _first(opened.reader, min(first_bytes, CHECKED_BYTES))
+            body = Body(opened.reader, None, self, SourceUnavailable)
+            return opened.info, bytes(first[: body.fill(memoryview(first))])
         finally:
             opened.reader.close()
 
@@ -201,7 +193,8 @@ class HttpSource:
         else:
             return await self._whole(response)
         whole = await self._get(first_bytes, session, intake)
-        return await self._whole(whole, total_bytes if same_etag(response, whole) else None)
+        same = whole.headers.get("etag") == response.headers.get("etag")
+        return await self._whole(whole, total_bytes if same else None)
 
     async def fetch_range(
         self,
@@ -345,11 +338,3 @@ class _Measuring:
     def _take(self, piece: bytes) -> None:
         self.size_bytes += len(piece)
         self.crc.update(piece)
-
-
-def _first(reader: Reader, size_bytes: int) -> bytes:
-    into = memoryview(bytearray(size_bytes))
-    filled = 0
-    while filled < size_bytes and (count := reader.readinto(into[filled:])):
-        filled += count
-    return bytes(into[:filled])

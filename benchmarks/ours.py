@@ -23,10 +23,12 @@ from archiver.http import cancellation
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Seen
 from archiver.transfer.address_policy import AddressPolicy
+from archiver.transfer.addresses import FixedAddress
 from archiver.transfer.engine import TransferEngine
-from archiver.transfer.http import HttpClient
+from archiver.transfer.http import Address, HttpClient
 from archiver.transfer.memory import MemoryBudget
-from archiver.transfer.source import Address, FixedAddress, HttpSource, SecretUrl
+from archiver.transfer.source import HttpSource
+from archiver.transfer.urls import SecretUrl
 from benchmarks.measure import ready
 from storage_backends.base import object_key
 from storage_backends.registry import open_destination

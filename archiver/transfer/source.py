@@ -10,36 +10,20 @@ from archiver.http.errors import HttpError
 from archiver.http.session import Session
 from archiver.http.transfer import Transfer
 from archiver.http.waiting import blocking, complete
-from archiver.transfer.addresses import DerivedAddress, FixedAddress, RenewableUrl, SourceAddress, fetch
+from archiver.transfer.addresses import SourceAddress, fetch
 from archiver.transfer.announced import source_info
 from archiver.transfer.base import CHECKED_BYTES, Reader, Source, SourceInfo
 from archiver.transfer.bodies import Body, Bounded, measure
 from archiver.transfer.checksums import Crc32c
 from archiver.transfer.codings import can_undo, codings_in, undo
-from archiver.transfer.documents import Fetched, fetch_bytes
 from archiver.transfer.errors import (
     RangesUnreliable,
     SourceMismatch,
     SourceUnavailable,
     StillEncoded,
 )
-from archiver.transfer.http import UNWANTED_BYTES, Address, HttpClient, Response, Transfers, refusal
+from archiver.transfer.http import UNWANTED_BYTES, HttpClient, Response, Transfers, refusal
 from archiver.transfer.ranges import check_range, first_range, is_whole, total_bytes_of
-from archiver.transfer.urls import SecretUrl
-
-__all__ = [
-    "Address",
-    "DerivedAddress",
-    "Fetched",
-    "FixedAddress",
-    "HttpSource",
-    "RenewableUrl",
-    "SecretUrl",
-    "SourceAddress",
-    "as_sent",
-    "fetch_bytes",
-    "plain",
-]
 
 _IDENTITY = {"Accept-Encoding": "identity"}
 _PERHAPS_WITHOUT_RANGE = frozenset({400, 405, 412, 416, 501})

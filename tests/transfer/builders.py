@@ -11,9 +11,11 @@ from pathlib import Path
 
 from archiver.retry_policy import REQUEST
 from archiver.transfer.address_policy import AddressPolicy
+from archiver.transfer.addresses import RenewableUrl
 from archiver.transfer.base import CopyRequest, SavedUpload
 from archiver.transfer.http import HttpClient, Timeouts
-from archiver.transfer.source import HttpSource, RenewableUrl, SecretUrl
+from archiver.transfer.source import HttpSource
+from archiver.transfer.urls import SecretUrl
 from storage_backends.base import ObjectKey, Part, object_key
 from tests.transfer.origin import Fault, Origin, Reply, Request
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 import pytest
 
 from archiver.transfer.address_policy import AddressPolicy
+from archiver.transfer.addresses import RenewableUrl
 from archiver.transfer.base import CopyResult, Source
+from archiver.transfer.documents import fetch_bytes
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.errors import SourceError, SourceMismatch, StillEncoded
 from archiver.transfer.http import HttpClient
 from archiver.transfer.memory import MemoryBudget
-from archiver.transfer.source import RenewableUrl, as_sent, fetch_bytes
+from archiver.transfer.source import as_sent
 from storage_backends.memory import MemoryBackend
 from tests.transfer.builders import HURRIED, KEY, QUICK, Signer, request, some_bytes, source
 from tests.transfer.origin import Fault, Origin, Reply, Request, capped_at, chunked, until_closed

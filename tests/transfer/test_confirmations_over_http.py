@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from archiver.transfer.addresses import FixedAddress
 from archiver.transfer.base import CopyRequest, CopyResult, KnownCopy
 from archiver.transfer.bodies import measure
 from archiver.transfer.checksums import crc32c
@@ -17,7 +18,8 @@ from archiver.transfer.documents import fetch_bytes
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.http import Address
 from archiver.transfer.memory import MemoryBudget
-from archiver.transfer.source import FixedAddress, HttpSource, SecretUrl
+from archiver.transfer.source import HttpSource
+from archiver.transfer.urls import SecretUrl
 from storage_backends.base import ObjectKey, object_key
 from storage_backends.memory import MemoryBackend
 from tests.judged.twice import ETAG, ONE_BEHIND, WITH_THE_NEXT, TwiceServer

@@ -17,14 +17,16 @@ from typing import TypeVar
 import pytest
 
 from archiver.retry_policy import REQUEST
+from archiver.transfer.addresses import FixedAddress
 from archiver.transfer.allowance import Allowance
 from archiver.transfer.base import CopyRequest, CopyResult, Reader, Source, SourceInfo
 from archiver.transfer.checksums import crc32c
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.errors import SourceError, SourceForbidden, SourceMismatch, SourceUnavailable, Stopped
-from archiver.transfer.http import HttpClient, Timeouts
+from archiver.transfer.http import Address, HttpClient, Timeouts
 from archiver.transfer.memory import MemoryBudget
-from archiver.transfer.source import Address, FixedAddress, HttpSource, SecretUrl
+from archiver.transfer.source import HttpSource
+from archiver.transfer.urls import SecretUrl
 from storage_backends.base import Limits, ObjectInfo, ObjectKey, Part, StorageBackend, Upload, object_key
 from storage_backends.errors import (
     AccessDenied,

@@ -18,11 +18,13 @@ import pytest
 from archiver.http.session import Session
 from archiver.http.transfer import Request
 from archiver.transfer.address_policy import AddressPolicy
+from archiver.transfer.addresses import RenewableUrl
 from archiver.transfer.base import CopyResult
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.http import HttpClient
 from archiver.transfer.memory import MemoryBudget
-from archiver.transfer.source import HttpSource, RenewableUrl, SecretUrl
+from archiver.transfer.source import HttpSource
+from archiver.transfer.urls import SecretUrl
 from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectSpec, Part, Upload
 from storage_backends.memory import MemoryBackend
 from tests.transfer.builders import Journal, request

@@ -11,8 +11,10 @@ from hashlib import md5
 import pytest
 
 from archiver.http.waiting import complete
+from archiver.transfer.addresses import DerivedAddress, FixedAddress, RenewableUrl
 from archiver.transfer.base import Reader, SourceInfo
 from archiver.transfer.checksums import crc32c
+from archiver.transfer.documents import fetch_bytes
 from archiver.transfer.errors import (
     SourceError,
     SourceForbidden,
@@ -20,18 +22,9 @@ from archiver.transfer.errors import (
     SourceMismatch,
     SourceUnavailable,
 )
-from archiver.transfer.http import HttpClient
-from archiver.transfer.source import (
-    Address,
-    DerivedAddress,
-    FixedAddress,
-    HttpSource,
-    RenewableUrl,
-    SecretUrl,
-    as_sent,
-    fetch_bytes,
-    plain,
-)
+from archiver.transfer.http import Address, HttpClient
+from archiver.transfer.source import HttpSource, as_sent, plain
+from archiver.transfer.urls import SecretUrl
 from tests.transfer.builders import (
     CANARY,
     HURRIED,

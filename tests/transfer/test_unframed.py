@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 import pytest
 
 from archiver.retry_policy import REQUEST
+from archiver.transfer.addresses import RenewableUrl
 from archiver.transfer.checksums import crc32c
+from archiver.transfer.documents import fetch_bytes
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.errors import SourceError, SourceMismatch, SourceUnavailable
 from archiver.transfer.http import HttpClient
 from archiver.transfer.memory import MemoryBudget
-from archiver.transfer.source import RenewableUrl, fetch_bytes
 from storage_backends.memory import MemoryBackend
 from tests.transfer import origin as fault
 from tests.transfer.builders import HURRIED, KEY, Signer, client, request, some_bytes, source

@@ -14,13 +14,15 @@ from archiver.http.waiting import Pause
 from archiver.limits.rate_limit import RateLimit
 from archiver.retry_policy import REQUEST
 from archiver.transfer.address_policy import AddressPolicy
+from archiver.transfer.addresses import FixedAddress
 from archiver.transfer.bandwidth import UNLIMITED, Bandwidth
 from archiver.transfer.base import CopyResult
 from archiver.transfer.engine import TransferEngine
-from archiver.transfer.http import HttpClient
+from archiver.transfer.http import Address, HttpClient
 from archiver.transfer.memory import MemoryBudget
 from archiver.transfer.reading import PATIENCE_SECONDS
-from archiver.transfer.source import Address, FixedAddress, HttpSource, SecretUrl
+from archiver.transfer.source import HttpSource
+from archiver.transfer.urls import SecretUrl
 from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, Part, StorageBackend, object_key
 from storage_backends.memory import MemoryBackend
 from tests.transfer.builders import Journal, request, some_bytes

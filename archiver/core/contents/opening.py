@@ -26,11 +26,13 @@ from archiver.hms.base import RecordingAssets
 from archiver.hms.models import Asset, AssetType
 from archiver.http.waiting import pause
 from archiver.retry_policy import REQUEST, RetryPolicy
+from archiver.transfer.addresses import RenewableUrl, SourceAddress
 from archiver.transfer.base import Source, SourceInfo
 from archiver.transfer.errors import ErrorPage, SourceUnavailable, StillEncoded
 from archiver.transfer.http import HttpClient
 from archiver.transfer.memory import MemoryBudget
-from archiver.transfer.source import HttpSource, RenewableUrl, SecretUrl, SourceAddress, as_sent
+from archiver.transfer.source import HttpSource, as_sent
+from archiver.transfer.urls import SecretUrl
 
 _GZIP = b"\x1f\x8b"
 

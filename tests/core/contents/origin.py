@@ -13,10 +13,11 @@ from urllib.parse import parse_qs, unquote
 
 from archiver.core.contents.base import Contents, Item, Phase
 from archiver.transfer.address_policy import AddressPolicy
+from archiver.transfer.addresses import RenewableUrl
 from archiver.transfer.base import CHECKED_BYTES, Source, SourceInfo
 from archiver.transfer.errors import SourceError
 from archiver.transfer.http import HttpClient
-from archiver.transfer.source import RenewableUrl, SecretUrl
+from archiver.transfer.urls import SecretUrl
 from tests.core.contents.media import tree
 
 

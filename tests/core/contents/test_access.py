@@ -10,9 +10,10 @@ import pytest
 
 from archiver.core.contents.hls.tree import HlsContents
 from archiver.core.errors import NeedsSourceAccess
+from archiver.transfer.addresses import RenewableUrl
 from archiver.transfer.errors import SourceForbidden
 from archiver.transfer.http import HttpClient
-from archiver.transfer.source import RenewableUrl, SecretUrl
+from archiver.transfer.urls import SecretUrl
 from tests.core.contents.origin import Answer, Origin, Request, copy, vod
 from tests.core.contents.trees import TS, Naps, copy_tree, open_tree, segments, walk
 

@@ -9,8 +9,9 @@ import pytest
 
 from archiver.core.contents.hls.access import TreeAccess
 from archiver.core.contents.hls.tree import HlsContents
+from archiver.transfer.addresses import RenewableUrl
 from archiver.transfer.http import HttpClient
-from archiver.transfer.source import RenewableUrl, SecretUrl
+from archiver.transfer.urls import SecretUrl
 from tests.core.contents.origin import Answer, Origin, Request, copy, vod
 from tests.core.contents.trees import Naps, numbered
 

@@ -12,12 +12,14 @@ from archiver.core.contents.base import Item
 from archiver.core.contents.opening import SMALL_BYTES, ContentsOpener
 from archiver.hms.models import Asset
 from archiver.http.session import Session
+from archiver.transfer.addresses import FixedAddress
 from archiver.transfer.base import CopyRequest, CopyResult
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.errors import SourceError
 from archiver.transfer.http import Address, HttpClient, Transfers
 from archiver.transfer.memory import MemoryBudget
-from archiver.transfer.source import FixedAddress, HttpSource, Intake, Opened, SecretUrl
+from archiver.transfer.source import HttpSource, Intake, Opened
+from archiver.transfer.urls import SecretUrl
 from storage_backends.base import object_key
 from storage_backends.memory import MemoryBackend
 from tests.core.contents.origin import Answer, Origin, Request

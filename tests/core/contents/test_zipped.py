@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from archiver.core.contents.base import Phase
 from archiver.core.contents.hls.facts import Expected
 from archiver.core.contents.zip.zipped import ZipContents, ZipMode
+from archiver.transfer.addresses import RenewableUrl
 from archiver.transfer.base import CHECKED_BYTES
 from archiver.transfer.errors import SourceUnavailable
 from archiver.transfer.http import HttpClient
-from archiver.transfer.source import HttpSource, RenewableUrl, SecretUrl
+from archiver.transfer.source import HttpSource
+from archiver.transfer.urls import SecretUrl
 from tests.core.contents import media as real
 from tests.core.contents.origin import Answer, Origin, Request
 from tests.core.contents.zips import (

@@ -20,7 +20,9 @@ from urllib.parse import urlsplit
 
 from archiver.core.contents.hls.playlist import Playlist
 from archiver.core.errors import BadContents
+from archiver.transfer.addresses import FixedAddress, SourceAddress
 from archiver.transfer.base import CHECKED_BYTES, Check, Source, SourceInfo
+from archiver.transfer.documents import Fetched, fetch_bytes
 from archiver.transfer.errors import (
     SourceChanged,
     SourceForbidden,
@@ -28,16 +30,9 @@ from archiver.transfer.errors import (
     SourceMismatch,
     SourceNotAllowed,
 )
-from archiver.transfer.http import HttpClient
-from archiver.transfer.source import (
-    Address,
-    Fetched,
-    FixedAddress,
-    HttpSource,
-    SecretUrl,
-    SourceAddress,
-    fetch_bytes,
-)
+from archiver.transfer.http import Address, HttpClient
+from archiver.transfer.source import HttpSource
+from archiver.transfer.urls import SecretUrl
 
 MIN_RENEWAL_AGE = timedelta(seconds=1)
 """Shortest time between two renewals of a tree: a file that is always refused must not cost a signature each time."""

@@ -16,8 +16,9 @@ from archiver.core.contents.hls.doubts import is_fetchable
 from archiver.core.contents.hls.layout import TreeLayout
 from archiver.core.contents.hls.signatures import changing_parameters, part
 from archiver.core.errors import BadContents
+from archiver.transfer.documents import Fetched
 from archiver.transfer.errors import SourceError
-from archiver.transfer.source import Fetched, SecretUrl
+from archiver.transfer.urls import SecretUrl
 
 
 class LearningLayout(TreeLayout):

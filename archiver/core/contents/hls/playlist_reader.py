@@ -10,8 +10,8 @@ from archiver.core.contents.hls.changing_parameters import ChangingParameters
 from archiver.core.contents.hls.limits import HlsLimits
 from archiver.core.contents.hls.playlist import is_unfinished
 from archiver.core.contents.sniff import Kind
+from archiver.transfer.documents import Fetched
 from archiver.transfer.errors import SourceError, SourceMismatch, SourceUnavailable, UnexpectedContent
-from archiver.transfer.source import Fetched
 
 
 class PlaylistReader:

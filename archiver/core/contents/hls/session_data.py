@@ -16,8 +16,9 @@ from archiver.core.contents.hls.references import Reference, Role, Span, rewrite
 from archiver.core.contents.sniff import Kind
 from archiver.core.errors import BadContents
 from archiver.transfer.base import CHECKED_BYTES, Check
+from archiver.transfer.documents import Fetched
 from archiver.transfer.errors import SourceError
-from archiver.transfer.source import Fetched, SecretUrl
+from archiver.transfer.urls import SecretUrl
 
 _URL = re.compile(rb'"(?:url|uri|src)"\s*:\s*("(?:[^"\\\x00-\x1f]|\\.)*")', re.IGNORECASE)
 _QUERY = re.compile(rb'https?:(?:\\?/){2}[^\s"?#]*(\?(?:[^\s"\\]|\\/|\\u[0-9a-fA-F]{4})*)', re.IGNORECASE)

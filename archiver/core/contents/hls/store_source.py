@@ -15,11 +15,13 @@ from archiver.core.contents.hls.access import TreeAccess, signs_one_object
 from archiver.core.contents.sniff import SNIFF_BYTES, Kind, sniff
 from archiver.http.head import Headers
 from archiver.retry_policy import REQUEST
+from archiver.transfer.addresses import SourceAddress
 from archiver.transfer.base import Source
+from archiver.transfer.documents import Fetched
 from archiver.transfer.errors import SourceMismatch, SourceNotAllowed, SourceUnavailable
 from archiver.transfer.http import HttpClient
-from archiver.transfer.source import Fetched, SecretUrl, SourceAddress
 from archiver.transfer.store_source import StoreSource
+from archiver.transfer.urls import SecretUrl
 from storage_backends.base import ObjectKey, StorageBackend, object_key
 from storage_backends.errors import InvalidKey, StorageError
 

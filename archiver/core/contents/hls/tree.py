@@ -37,10 +37,13 @@ from archiver.core.contents.sniff import Kind
 from archiver.core.contents.source_failures import BUSY
 from archiver.core.errors import BadContents
 from archiver.http.waiting import pause
+from archiver.transfer.addresses import SourceAddress
 from archiver.transfer.base import Source
+from archiver.transfer.documents import Fetched
 from archiver.transfer.errors import SourceError, UnexpectedContent
 from archiver.transfer.http import HttpClient
-from archiver.transfer.source import Fetched, HttpSource, SecretUrl, SourceAddress
+from archiver.transfer.source import HttpSource
+from archiver.transfer.urls import SecretUrl
 
 __all__ = ["HlsContents", "HlsLimits", "OpenAccess"]
 

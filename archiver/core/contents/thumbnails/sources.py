@@ -10,6 +10,7 @@ from archiver.core.contents import sniff, texts
 from archiver.core.contents.base import Notes
 from archiver.core.contents.error_pages import Likeness, likeness
 from archiver.core.contents.sniff import Kind
+from archiver.transfer.addresses import SourceAddress
 from archiver.transfer.base import Check, Reader, Source, SourceInfo
 from archiver.transfer.errors import (
     SourceError,
@@ -19,8 +20,8 @@ from archiver.transfer.errors import (
     SourceUnavailable,
     UnexpectedContent,
 )
-from archiver.transfer.http import HttpClient
-from archiver.transfer.source import Address, SourceAddress, as_sent, plain
+from archiver.transfer.http import Address, HttpClient
+from archiver.transfer.source import as_sent, plain
 from archiver.transfer.urls import Origin
 
 _MOST_HOPEFUL_FIRST = (SourceUnavailable, SourceForbidden, SourceGone, SourceNotAllowed)

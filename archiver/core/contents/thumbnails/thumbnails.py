@@ -24,10 +24,12 @@ from archiver.core.contents.hls.access import folder_token, signs_one_object
 from archiver.core.contents.thumbnails.names import MAX_THUMBNAILS, Thumbnail, named_thumbnails
 from archiver.core.contents.thumbnails.sources import CookieRetry, FirstAvailable, OriginCookies, image_check
 from archiver.hms.models import Asset
+from archiver.transfer.addresses import FixedAddress, SourceAddress
 from archiver.transfer.base import Source
 from archiver.transfer.errors import SourceNotAllowed
-from archiver.transfer.http import HttpClient
-from archiver.transfer.source import Address, FixedAddress, HttpSource, SecretUrl, SourceAddress
+from archiver.transfer.http import Address, HttpClient
+from archiver.transfer.source import HttpSource
+from archiver.transfer.urls import SecretUrl
 
 
 @runtime_checkable

@@ -47,6 +47,7 @@ from archiver.core.upkeep.stating import Stater
 from archiver.core.upkeep.sweep import Sweeper
 from archiver.hms.client import HmsClient
 from archiver.http import trust
+from archiver.http.options import Timeouts
 from archiver.ledger.base import Ledger
 from archiver.ledger.clock import LedgerClock
 from archiver.ledger.models import Row
@@ -57,7 +58,7 @@ from archiver.transfer.bandwidth import UsualSize
 from archiver.transfer.base import Engine, UploadJournal
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.errors import Stopped
-from archiver.transfer.http import HttpClient, Timeouts
+from archiver.transfer.http import HttpClient
 from archiver.transfer.memory import MemoryBudget
 from storage_backends.base import StorageBackend
 from storage_backends.registry import open_destinations

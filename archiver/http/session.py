@@ -15,11 +15,9 @@ from archiver.http.errors import BrokenOff, HttpError, InvalidResponse
 from archiver.http.failures import BROKEN, failure
 from archiver.http.handle import Handle
 from archiver.http.multi import Multi
-from archiver.http.options import Options, Timeouts
+from archiver.http.options import Options
 from archiver.http.tally import TALLY
 from archiver.http.transfer import Transfer
-
-__all__ = ["Options", "Session", "Timeouts"]
 
 
 class Session:

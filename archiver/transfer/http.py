@@ -16,9 +16,10 @@ from archiver.http import trust
 from archiver.http.direct import DirectSession, DirectSessions
 from archiver.http.errors import HttpError, InvalidRequest, TooLong
 from archiver.http.head import Head, Headers
+from archiver.http.options import Options, Timeouts
 from archiver.http.retry_after import retry_after
 from archiver.http.runtime import process_runtime
-from archiver.http.session import Options, Session, Timeouts
+from archiver.http.session import Session
 from archiver.http.transfer import Request, Transfer
 from archiver.http.waiting import complete
 from archiver.transfer.address_policy import AddressPolicy
@@ -36,8 +37,6 @@ from archiver.transfer.errors import (
 )
 from archiver.transfer.urls import Origin, SecretUrl
 from storage_backends.per_process import PerProcess
-
-__all__ = ["Address", "HttpClient", "Response", "Timeouts", "refusal"]
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5

@@ -11,7 +11,8 @@ import trustme
 
 from archiver.http.loop import Loop
 from archiver.http.multi import Multi
-from archiver.http.session import Options, Session, Timeouts
+from archiver.http.options import Options, Timeouts
+from archiver.http.session import Session
 from tests.http.serving import Client, Transport
 
 

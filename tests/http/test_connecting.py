@@ -24,7 +24,8 @@ from archiver.http.errors import (
     InvalidRequest,
 )
 from archiver.http.multi import Multi
-from archiver.http.session import Options, Session
+from archiver.http.options import Options
+from archiver.http.session import Session
 from archiver.http.transfer import Request, Transfer
 from tests.http.serving import (
     CANARY,

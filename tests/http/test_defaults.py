@@ -14,7 +14,8 @@ import trustme
 
 from archiver.http.errors import CertificateRejected
 from archiver.http.multi import Multi
-from archiver.http.session import Options, Session
+from archiver.http.options import Options
+from archiver.http.session import Session
 from archiver.http.transfer import Request, Transfer
 from tests.http.serving import Client, Server, Transport, answer, closed_port, run, says
 

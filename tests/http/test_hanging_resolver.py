@@ -20,7 +20,8 @@ from archiver.http.direct import DirectSessions
 from archiver.http.errors import CouldNotConnect
 from archiver.http.loop import Loop
 from archiver.http.multi import Multi
-from archiver.http.session import Options, Session, Timeouts
+from archiver.http.options import Options, Timeouts
+from archiver.http.session import Session
 from archiver.http.transfer import Request, Transfer
 from archiver.http.waiting import complete
 from tests.http.serving import Server

@@ -21,9 +21,10 @@ from archiver.http import cancellation, runtime
 from archiver.http import loop as loop_module
 from archiver.http.loop import Loop
 from archiver.http.multi import Multi
+from archiver.http.options import Options
 from archiver.http.pool import Pool
 from archiver.http.runtime import process_runtime
-from archiver.http.session import Options, Session
+from archiver.http.session import Session
 from archiver.http.waiting import Blocking
 from tests.http.serving import WAIT_SECONDS, Client, Exchange, Transport, answer
 
@@ -85,7 +86,8 @@ SCRIPT = """
 import os, sys, gc
 from pathlib import Path
 from archiver.http.runtime import process_runtime
-from archiver.http.session import Options, Session
+from archiver.http.options import Options
+from archiver.http.session import Session
 from archiver.http.transfer import Request, Transfer
 from archiver.http.waiting import complete
 session = Session(process_runtime().sources, Options(ca_file=Path(sys.argv[2])))
@@ -130,7 +132,8 @@ ENDING = """
 import sys, threading
 from pathlib import Path
 from archiver.http.runtime import process_runtime
-from archiver.http.session import Options, Session
+from archiver.http.options import Options
+from archiver.http.session import Session
 from archiver.http.transfer import Request, Transfer
 session = Session(process_runtime().sources, Options(ca_file=Path(sys.argv[2])))
 under_way = threading.Semaphore(0)

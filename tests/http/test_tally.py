@@ -6,7 +6,8 @@ import os
 
 from archiver.http.loop import Loop
 from archiver.http.multi import Multi
-from archiver.http.session import Options, Session
+from archiver.http.options import Options
+from archiver.http.session import Session
 from archiver.http.tally import TALLY, Tally
 from tests.http.serving import Client, Exchange, Transport, honest
 

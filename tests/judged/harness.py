@@ -23,13 +23,14 @@ from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.core.records.verify import verify_contents
 from archiver.core.upkeep.watch import reopen_ended
 from archiver.hms.models import Asset, SignedUrl
+from archiver.http.options import Timeouts
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import OPEN_STATES, AssetState, Row
 from archiver.retry_policy import ATTEMPT, REQUEST
 from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.base import Engine, UploadJournal
 from archiver.transfer.engine import TransferEngine
-from archiver.transfer.http import HttpClient, Timeouts
+from archiver.transfer.http import HttpClient
 from archiver.transfer.memory import MemoryBudget
 from storage_backends.base import StorageBackend
 from storage_backends.memory import MemoryBackend

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import trustme
 
+from archiver.http.options import Timeouts
 from archiver.ledger.models import AssetState
-from archiver.transfer.http import Timeouts
 from tests.core.contents.media import single
 from tests.judged.harness import Harness
 from tests.judged.test_trees import media

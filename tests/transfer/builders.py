@@ -9,11 +9,12 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+from archiver.http.options import Timeouts
 from archiver.retry_policy import REQUEST
 from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.addresses import RenewableUrl
 from archiver.transfer.base import CopyRequest, SavedUpload
-from archiver.transfer.http import HttpClient, Timeouts
+from archiver.transfer.http import HttpClient
 from archiver.transfer.source import HttpSource
 from archiver.transfer.urls import SecretUrl
 from storage_backends.base import ObjectKey, Part, object_key

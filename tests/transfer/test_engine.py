@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from archiver.http.options import Timeouts
 from archiver.ledger.errors import LeaseLost, LedgerUnavailable
 from archiver.transfer.base import CHECKED_BYTES, CopyResult, Reader, SavedUpload, SourceInfo
 from archiver.transfer.checksums import crc32c
@@ -24,7 +25,6 @@ from archiver.transfer.errors import (
     Stopped,
     UnexpectedContent,
 )
-from archiver.transfer.http import Timeouts
 from archiver.transfer.memory import MemoryBudget
 from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, Part, StorageBackend, object_key
 from storage_backends.memory import MemoryBackend

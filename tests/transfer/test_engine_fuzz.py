@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import pytest
 
+from archiver.http.options import Timeouts
 from archiver.retry_policy import REQUEST
 from archiver.transfer.addresses import FixedAddress
 from archiver.transfer.allowance import Allowance
@@ -23,7 +24,7 @@ from archiver.transfer.base import CopyRequest, CopyResult, Reader, Source, Sour
 from archiver.transfer.checksums import crc32c
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.errors import SourceError, SourceForbidden, SourceMismatch, SourceUnavailable, Stopped
-from archiver.transfer.http import Address, HttpClient, Timeouts
+from archiver.transfer.http import Address, HttpClient
 from archiver.transfer.memory import MemoryBudget
 from archiver.transfer.source import HttpSource
 from archiver.transfer.urls import SecretUrl

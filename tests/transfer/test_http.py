@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import trustme
 
+from archiver.http.options import Timeouts
 from archiver.http.session import Session
 from archiver.http.waiting import complete
 from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.errors import SourceNotAllowed, SourceUnavailable
-from archiver.transfer.http import Address, HttpClient, Response, Timeouts, stream_it
+from archiver.transfer.http import Address, HttpClient, Response, stream_it
 from archiver.transfer.urls import SecretUrl
 from tests.transfer.builders import CANARY, client, some_bytes, told_by
 from tests.transfer.origin import Origin, Reply, Request, raw, redirect, silent_close, stall_at, until_closed

@@ -278,7 +278,7 @@ class TreeAccess:
 
 
 class ChildAddress:
-    """`transfer.source.SourceAddress` of the target of one reference; without `node`, of `url` itself."""
+    """`transfer.addresses.SourceAddress` of the target of one reference; without `node`, of `url` itself."""
 
     __slots__ = ("_access", "cached", "first_url", "generation", "node", "ordinal")
 

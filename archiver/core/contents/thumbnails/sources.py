@@ -59,7 +59,7 @@ class OriginCookies:
 
 
 class CookieRetry:
-    """`transfer.source.SourceAddress` that retries with `cookies` after a refusal."""
+    """`transfer.addresses.SourceAddress` that retries with `cookies` after a refusal."""
 
     def __init__(self, address: Address, cookies: OriginCookies) -> None:
         self._current = address

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import select
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from time import monotonic
 
 _TLS_ALERT, _TLS_DATA = 0x15, 0x17
@@ -154,17 +155,14 @@ def _socket_number(fd: int) -> int:
         return -1
 
 
-class _borrowed:  # noqa: N801 - reads as a verb
+@contextmanager
+def _borrowed(fd: int) -> Iterator[socket.socket]:
     """libcurl's own socket, as Python's, without closing it."""
-
-    def __init__(self, fd: int) -> None:
-        self._sock = socket.socket(fileno=fd)
-
-    def __enter__(self) -> socket.socket:
-        return self._sock
-
-    def __exit__(self, *_: object) -> None:
-        self._sock.detach()
+    sock = socket.socket(fileno=fd)
+    try:
+        yield sock
+    finally:
+        sock.detach()
 
 
 def _holds_a_response(fd: int, *, tls: bool) -> bool:

@@ -81,10 +81,8 @@ class S3DataPath:
         crc32c_allowed: bool = True,
     ) -> Receipt:
         body: Buffer = request["Body"]
-        if not self._server_checks_crc32c and crc.crc32c_of(body) != crc32c:
-            raise ChecksumRejected(
-                f"sending {len(body)} bytes: they changed in memory since their CRC32C was computed"
-            )
+        if not self._server_checks_crc32c:
+            _check_unchanged(body, crc32c)
         if self._checksum is Checksum.MD5 or not crc32c_allowed:
             return await self._with_md5(send, request, crc32c)
         sent = crc.to_base64(crc32c)
@@ -112,14 +110,19 @@ class S3DataPath:
 
     async def _with_md5(self, send: _Send, request: Mapping[str, Any], crc32c: int) -> Receipt:
         body: Buffer = request["Body"]
-        if self._server_checks_crc32c and crc.crc32c_of(body) != crc32c:  # else the caller has checked
-            raise ChecksumRejected(
-                f"sending {len(body)} bytes: they changed in memory since their CRC32C was computed"
-            )
+        if self._server_checks_crc32c:  # else the caller has checked
+            _check_unchanged(body, crc32c)
         md5 = hashlib.md5(body, usedforsecurity=False)
         answer = await send({**request, "ContentMD5": base64.b64encode(md5.digest()).decode()})
         same = needed(answer, "ETag").strip('"') == md5.hexdigest()  # not with SSE-KMS, which is no error
         return Receipt(needed(answer, "ETag"), Confirmed.MD5 if same else Confirmed.NOT)
+
+
+def _check_unchanged(body: Buffer, crc32c: int) -> None:
+    if crc.crc32c_of(body) != crc32c:
+        raise ChecksumRejected(
+            f"sending {len(body)} bytes: they changed in memory since their CRC32C was computed"
+        )
 
 
 def _is_md5(etag: str, body: Buffer) -> bool:

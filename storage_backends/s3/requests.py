@@ -14,7 +14,6 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache, partial
 from pathlib import Path
@@ -87,9 +86,9 @@ class S3Requests:
             )
             self._sessions = StoreSessions(options)
             self._template = lru_cache(maxsize=_TEMPLATES)(partial(RequestTemplate, self._endpoint))
-        elif isinstance(learned, _Unusual):
+        elif learned is not None:
             why = "its own requests to this endpoint are unusual"
-            log.warning("s3_sent_by_boto3", bucket=bucket, why=why, headers=learned.headers)
+            log.warning("s3_sent_by_boto3", bucket=bucket, why=why, headers=learned)
 
     @property
     def direct(self) -> bool:
@@ -125,7 +124,6 @@ class S3Requests:
         if answer.status < 300:
             self._corrections = 0
             return answer.as_boto3(), reading.body_of(transfer)
-        answer.read()
         self._require_correctable(answer, "GetObject")
         response = await blocking(partial(self._get_by_boto3, request, reading))
         self._corrected(answer)
@@ -185,14 +183,13 @@ class S3Requests:
         checked_by = "ChecksumCRC32C" if "ChecksumCRC32C" in request else "ContentMD5"
         if checked_by not in request:
             raise StorageError("a PUT to S3 without a checksum")
-        transfer = await Transfer(
-            self._sessions.sending(len(request["Body"])),
-            partial(self._signed, "PUT", checked_by, request, query, digest),
-            lambda coming: coming.limit(_ANSWER_BYTES),
+        return _Answer(
+            await Transfer(
+                self._sessions.sending(len(request["Body"])),
+                partial(self._signed, "PUT", checked_by, request, query, digest),
+                lambda coming: coming.limit(_ANSWER_BYTES),
+            )
         )
-        answer = _Answer(transfer)
-        answer.read()
-        return answer
 
     def _signed(
         self, method: str, varying: str, request: Mapping[str, Any], query: str, digest: str
@@ -215,16 +212,9 @@ class S3Requests:
 
 
 # -- how boto3 would send it -------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class _Unusual:
-    """A request of boto3 that ours would not equal. `headers`: the names of those that we do not know."""
-
-    headers: tuple[str, ...]
-
-
-def _learn(client: Any, credentials: Credentials, bucket: str) -> Endpoint | _Unusual:
+def _learn(client: Any, credentials: Credentials, bucket: str) -> Endpoint | tuple[str, ...]:
     """Return the endpoint, addressing style and region that boto3 chooses, from a request that it signs and that is
-    never sent."""
+    never sent. For a request that ours would not equal, the names of the headers that we do not know."""
     caught: list[AWSPreparedRequest] = []
 
     def catch(request: AWSPreparedRequest, **_: object) -> AWSResponse:
@@ -239,17 +229,17 @@ def _learn(client: Any, credentials: Credentials, bucket: str) -> Endpoint | _Un
         )
         frozen = credentials.get_frozen_credentials()
     except (BotoCoreError, ClientError):
-        return _Unusual(())  # boto3 reports what is wrong with the first real request
+        return ()  # boto3 reports what is wrong with the first real request
     finally:
         client.meta.events.unregister(event, catch)
     if len(caught) != 1:
-        return _Unusual(())
+        return ()
     return _endpoint(caught[0], frozen, client.meta.config.proxies)
 
 
 def _endpoint(
     request: AWSPreparedRequest, frozen: ReadOnlyCredentials, proxies: Mapping[str, str] | None
-) -> Endpoint | _Unusual:
+) -> Endpoint | tuple[str, ...]:
     headers = {name.lower(): _text(value) for name, value in request.headers.items()}
     scope = _SCOPE.fullmatch(headers.get("authorization", ""))
     url = urlsplit(request.url)
@@ -265,7 +255,7 @@ def _endpoint(
         and not url.query
     )
     if not plain or scope is None or url.hostname is None:
-        return _Unusual(added)
+        return added
     proxy = (proxies or get_environ_proxies(request.url)).get(url.scheme, "")
     user_agent = headers.get("user-agent", "boto3")
     path = url.path.removesuffix("key")
@@ -287,11 +277,7 @@ class _Answer:
         self.status = transfer.head.status
         self._headers = transfer.head.headers
         self._transfer = transfer
-        self._body = b""
-
-    def read(self) -> None:
-        """Take the body, which describes an error."""
-        self._body = self._transfer.take_body()
+        self._error: bytes | None = None  # the body that describes it, once it is asked for
 
     @property
     def code(self) -> str:
@@ -321,5 +307,7 @@ class _Answer:
         return ClientError(parsed, operation)
 
     def _said(self, name: str) -> str:
-        found = re.search(rf"<{name}>([^<]*)</{name}>".encode(), self._body)
+        if self._error is None:
+            self._error = self._transfer.take_body()
+        found = re.search(rf"<{name}>([^<]*)</{name}>".encode(), self._error)
         return unescape(found[1].decode("utf-8", "replace")) if found else ""

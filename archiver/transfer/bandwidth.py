@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from archiver.http.waiting import Pause, blocking, complete
+from archiver.http.waiting import Pause, blocking
 from archiver.limits.rate_limit import RateLimit
 
 UNKNOWN_BYTES = 512 * 1024
@@ -77,11 +77,6 @@ class Bandwidth:
         size_bytes = min(most_bytes, self._usual.size_bytes)
         await self.take(size_bytes)
         return size_bytes
-
-    def take_blocking(self, size_bytes: int) -> None:
-        """`take`, in a thread that may block; ends early with its cancellation signal."""
-        if self._limit is not None:
-            complete(self.take(size_bytes))
 
     def came(self, size_bytes: int, taken_bytes: int) -> None:
         """Count a response of so many bytes, for which others were taken."""

@@ -18,11 +18,11 @@ from archiver.http import cancellation
 from archiver.http.loop import Timer
 from archiver.http.runtime import Caller, Runtime, process_runtime
 from archiver.http.session import Session
-from archiver.http.waiting import Blocking, Ended, Wait, complete
+from archiver.http.waiting import Blocking, Ended, Wait, blocking, complete
 from archiver.retry_policy import REQUEST, RetryPolicy
 from archiver.transfer.bandwidth import UNLIMITED, Bandwidth
 from archiver.transfer.base import Chunks, CopyRequest, CopyResult, Source, UploadJournal
-from archiver.transfer.bodies import Body, ChunkReader, ChunksFailed, Filled
+from archiver.transfer.bodies import Body, ChunkReader, ChunksFailed, Filled, fill
 from archiver.transfer.confirmations import Confirmations
 from archiver.transfer.errors import SourceMismatch, Stopped, TransferError
 from archiver.transfer.http import HttpClient
@@ -170,7 +170,7 @@ class TransferEngine:
         future: Future[CopyResult] | None = None
         try:
             size_bytes = part_bytes if body.expected_bytes is None else min(part_bytes, body.expected_bytes)
-            filled = self._fill_here(body, size_bytes)
+            filled = complete(self._first_part(body, size_bytes))
             caller = self._runtime.caller()
             future = self._run(
                 lambda: copy.from_body(body, filled, partial(_InCaller, caller)),
@@ -201,15 +201,9 @@ class TransferEngine:
             raise failed.error from None
         return future
 
-    def _fill_here(self, body: Body, size_bytes: int) -> Filled:
-        self._tools.bandwidth.take_blocking(size_bytes)
-        reservation = self._memory.reserve_blocking(size_bytes) if size_bytes else None
-        try:
-            return body.take(size_bytes, reservation)
-        except BaseException:
-            if reservation is not None:
-                reservation.release()
-            raise
+    async def _first_part(self, body: Body, size_bytes: int) -> Filled:
+        await self._tools.bandwidth.take(size_bytes)
+        return await fill(body, size_bytes, self._memory, blocking)
 
     def _needs_no_thread(
         self, source: Source, request: CopyRequest, stores: Sequence[StorageBackend]

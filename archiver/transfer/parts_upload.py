@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import partial
 from typing import TypeVar
 
 from archiver.http.waiting import blocking
@@ -19,7 +18,6 @@ from storage_backends.crc32c import of_parts
 from storage_backends.errors import (
     AccessDenied,
     BucketMissing,
-    ChecksumRejected,
     StorageError,
     TransientStorageError,
     UploadGone,
@@ -118,10 +116,8 @@ class PartsUpload:
         an object that it may have been completed to: then it restarts."""
         self._resumed = True
         try:
-            upload = await self._tools.persist(
-                lambda: blocking(lambda: self.store.resume(self.spec, saved.token))
-            )
-            held = await self._tools.persist(lambda: blocking(upload.parts))
+            upload = await self._tools.ask(lambda: self.store.resume(self.spec, saved.token))
+            held = await self._tools.ask(upload.parts)
         except UploadGone:
             if not await self._is_completed(saved):
                 if self.open:
@@ -163,8 +159,7 @@ class PartsUpload:
             return False
         if self._found is None:
             try:
-                stat = partial(self.store.stat, self.spec.key)
-                info = await self._tools.persist(lambda: blocking(stat))
+                info = await self._tools.ask(lambda: self.store.stat(self.spec.key))
             except StorageError as error:
                 self.fail(error)
                 return False
@@ -285,9 +280,7 @@ class PartsUpload:
         )
 
     async def _begin(self, job: _Job) -> None:
-        upload = await self._in_slot(
-            job, lambda: self._tools.persist(lambda: blocking(lambda: self.store.begin(self.spec)))
-        )
+        upload = await self._in_slot(job, lambda: self._tools.ask(lambda: self.store.begin(self.spec)))
         self._upload = upload
         if self.resumable:
             assert self.spec.size_bytes is not None
@@ -299,7 +292,11 @@ class PartsUpload:
         if not self._begun.is_open:
             await self._begun
         if not self.store.limits.parallel_parts and part.number != len(self._done) + 1:
-            await self._turn(part.number, job)
+            turn = Gate()
+            self._turns[part.number] = turn, job
+            job.waits_its_turn = True
+            self._tell()
+            await turn
         upload = self._upload
         assert upload is not None
 
@@ -311,7 +308,7 @@ class PartsUpload:
             return await blocking(lambda: upload.put_part(part.number, part.data, part.crc32c))
 
         async def sent_and_noted() -> None:
-            sent = await self._tools.persist(once, TransientStorageError, ChecksumRejected)
+            sent = await self._tools.send(once)
             if self.resumable:
                 await self._tools.note(
                     lambda journal: journal.part_done(self.store.name, self.spec.key, sent)
@@ -325,21 +322,13 @@ class PartsUpload:
 
         await self._in_slot(job, sent_and_noted)
 
-    async def _turn(self, number: int, job: _Job) -> None:
-        gate = Gate()
-        self._turns[number] = gate, job
-        job.waits_its_turn = True
-        self._tell()
-        await gate
-
     async def _complete(self, count: int, whole_crc: int, job: _Job) -> None:
         upload = self._upload
         assert upload is not None
         in_order = [self._done[number] for number in range(1, count + 1)]
 
         async def completed() -> ObjectInfo:
-            once = partial(blocking, lambda: upload.complete(in_order, whole_crc))
-            info = await self._tools.persist(once)
+            info = await self._tools.ask(lambda: upload.complete(in_order, whole_crc))
             size_bytes = sum(part.size_bytes for part in in_order)
             await self._tools.verify(
                 self.store, self.spec.key, info, size_bytes, whole_crc, may_yield=self.resumable

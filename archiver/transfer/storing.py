@@ -89,10 +89,15 @@ class StoreTools:
     async def load(self, store: str, key: ObjectKey) -> SavedUpload | None:
         return await self.note(lambda journal: journal.load(store, key))
 
-    def persist(self, action: Callable[[], Awaitable[T]], *worth_it: type[StorageError]) -> Awaitable[T]:
-        """What `action` returns, retried while it raises what is `worth_it`: passing faults, when nothing is given."""
-        kinds = worth_it or (TransientStorageError,)
-        return self.policy.run(action, lambda error: isinstance(error, kinds))
+    def ask(self, call: Callable[[], T]) -> Awaitable[T]:
+        """What `call` returns, made where it may block; passing faults are retried."""
+        return self.policy.run(lambda: blocking(call), lambda error: isinstance(error, TransientStorageError))
+
+    def send(self, action: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+        """What `action` returns; passing faults, and damage on the way, are retried."""
+        return self.policy.run(
+            action, lambda error: isinstance(error, TransientStorageError | ChecksumRejected)
+        )
 
     async def put(self, store: StorageBackend, spec: ObjectSpec, part: FilledPart) -> ObjectInfo:
         """Store an object in one request, and verify it. Raises StorageError."""
@@ -107,7 +112,7 @@ class StoreTools:
         if not slots.try_take():
             await slots.take()
         try:
-            info = await self.persist(once, TransientStorageError, ChecksumRejected)
+            info = await self.send(once)
             if (info.size_bytes, info.crc32c) != (part.size_bytes, part.crc32c):
                 await self.verify(store, spec.key, info, part.size_bytes, part.crc32c)
         finally:
@@ -149,8 +154,7 @@ class StoreTools:
                 raise Preempted(
                     f"{key}: it is stored, and {start:,} of its {info.size_bytes:,} bytes are read back"
                 )
-            read = partial(store.read, key, start, _READ_BACK_BYTES)
-            piece = await self.persist(lambda: blocking(read))  # noqa: B023 - called at once
+            piece = await self.ask(partial(store.read, key, start, _READ_BACK_BYTES))
             if not piece:
                 break
             crc.update(piece)

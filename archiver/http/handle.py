@@ -32,7 +32,6 @@ _URL = re.compile(r"(?i:https?)://(?!/)[!-~]+")
 _TARGET = re.compile(r"(https?)://[^/?#]*([^#]*)", re.IGNORECASE)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NOT_IN_A_VALUE = re.compile(r"[^\t -~\x80-\xff]")
-_PINNED = re.compile(r"(\[[^]]*\]|[^:]*):[0-9]+")  # of `Request.resolve`, what it is about
 
 
 class Handle:
@@ -43,7 +42,6 @@ class Handle:
         "_connecting",
         "_lines",
         "_method",
-        "_pinned",
         "_plain_get",
         "_proxy",
         "_session",
@@ -57,7 +55,6 @@ class Handle:
         self._session = session
         self._proxy = options.proxy
         self._alone = options.max_idle == 0
-        self._pinned: set[str] = set()
         self._connecting = (False, False)  # as libcurl has it by itself
         self._targeted = False
         self._plain_get = False
@@ -118,8 +115,6 @@ class Handle:
             easy.setopt(pycurl.FRESH_CONNECT, connecting[0])
             easy.setopt(pycurl.FORBID_REUSE, connecting[1])
             self._connecting = connecting
-        if request.resolve or self._pinned or self._session.pinned:
-            self._pin(request.resolve)
         transfer.opened = transfer.stale = False
         transfer.easy = easy
         self.transfer = transfer
@@ -192,19 +187,6 @@ class Handle:
         if self._proxy and found[1].lower() == "http":
             return url.partition("#")[0]  # absolute: RFC 9112, section 3.2.2
         return found[2] if found[2].startswith("/") else f"/{found[2]}"
-
-    def _pin(self, resolve: tuple[str, ...]) -> None:
-        """Addresses that were given stay known to the session's handles until they are removed."""
-        pinned = self._session.pinned
-        given = {found[0] for entry in resolve if (found := _PINNED.match(entry))}
-        lines = [f"-{name}" for name in pinned - given] + list(resolve)
-        if lines:
-            self.easy.setopt(pycurl.RESOLVE, lines)
-        elif self._pinned:
-            self.easy.unsetopt(pycurl.RESOLVE)
-        self._pinned = set(lines)
-        pinned.clear()
-        pinned.update(given)
 
     # -- called by libcurl ---------------------------------------------------------------------------------
     def _open_socket(self, _purpose: int, address: tuple[Any, ...]) -> Any:

@@ -32,7 +32,6 @@ class Session:
     """
 
     def __init__(self, multi: Multi, options: Options = Options()) -> None:  # noqa: B008 - frozen
-        self.pinned: set[str] = set()  # names whose addresses were given; see `Handle`
         self._multi = multi
         self._options = options
         self._share: Any = None
@@ -98,7 +97,7 @@ class Session:
         if self._share is None:
             share = pycurl.CurlShare()
             share.setopt(pycurl.SH_SHARE, pycurl.LOCK_DATA_CONNECT)
-            share.setopt(pycurl.SH_SHARE, pycurl.LOCK_DATA_DNS)  # `Request.resolve` is for this session alone
+            share.setopt(pycurl.SH_SHARE, pycurl.LOCK_DATA_DNS)
             self._share = share
             self._multi.loop.keep_after_fork(share)
         return Handle(self, self._share, self._options)

@@ -36,7 +36,6 @@ class Request:
     method: str = "GET"
     body: bytes | tuple[bytes | memoryview, ...] | None = field(default=None, repr=False)
     admits: Callable[[str], None] | None = field(default=None, repr=False)
-    resolve: tuple[str, ...] = ()  # `host:port:address,address`, instead of asking the resolver
     fresh: bool = False
     alone: bool = False
     lines: tuple[bytes, ...] = field(default=(), repr=False)  # more headers, ready to be sent: a signer's

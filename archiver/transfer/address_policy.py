@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import lru_cache
 
-from archiver.transfer.errors import SourceNotAllowed, SourceUnavailable
+from archiver.transfer.errors import SourceNotAllowed
 from archiver.transfer.urls import Origin
 
 _NUMBER_LABEL = re.compile(r"(0x[0-9a-f]*|[0-9]+)")
@@ -45,38 +45,21 @@ _NOT_REALLY_GLOBAL = _networks(  # Python 3.11's `is_global` passes most of thes
 )
 
 
-Resolve = Callable[[str, int], list[str]]
-"""The addresses of a name, instead of the resolver's."""
-
-
 class AddressPolicy:
     """The rules above. Stateless; safe from several threads."""
 
-    def __init__(self, allow_private: bool = False, resolve: Resolve | None = None) -> None:
+    def __init__(self, allow_private: bool = False) -> None:
         self._allow_private = allow_private
-        self._resolve = resolve
-
-    def resolved(self, origin: Origin, handed_out: Collection[Origin]) -> tuple[str, ...]:
-        """Check the name of `origin` before it is looked up. What it resolves to, where that is known beforehand, as
-        `archiver.http.transfer.Request` takes it. Raises SourceNotAllowed, SourceUnavailable."""
-        self._check_name(origin, handed_out)
-        if self._resolve is None:
-            return ()
-        found = self._resolve(origin.host, origin.port)
-        if not found:
-            raise SourceUnavailable(f"{origin} was not read: its name resolves to no address")
-        addresses = ",".join(f"[{ip}]" if ":" in ip else ip for ip in found)
-        host = f"[{origin.host}]" if ":" in origin.host else origin.host
-        return (f"{host}:{origin.port}:{addresses}",)
 
     def check(self, origin: Origin, handed_out: Collection[Origin], ip: str) -> None:
         """Whether `origin` may be read from the address `ip`. Raises SourceNotAllowed."""
-        self._check_name(origin, handed_out)
+        self.check_name(origin, handed_out)
         why = _refusal(ip, self._allow_private and origin in handed_out)
         if why:
             raise SourceNotAllowed(f"{origin} is not read: {why}{self._hint(origin, handed_out)}")
 
-    def _check_name(self, origin: Origin, handed_out: Collection[Origin]) -> None:
+    def check_name(self, origin: Origin, handed_out: Collection[Origin]) -> None:
+        """Whether the name of `origin` may be looked up. Raises SourceNotAllowed."""
         if origin.scheme != "https" and not (self._allow_private and origin in handed_out):
             raise SourceNotAllowed(f"{origin} is not read: only https is{self._hint(origin, handed_out)}")
         if _is_odd_number(origin.host):

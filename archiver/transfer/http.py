@@ -170,11 +170,11 @@ class HttpClient:
         redirects: list[Transfer] = []
         while len(redirects) <= _MAX_REDIRECTS:
             lines = {**address.headers, **headers} if address.headers and origin == home else headers
+            self._policy.check_name(origin, address.handed_out)
             request = Request(
                 f"{origin}{url.target}",
                 lines,
                 admits=partial(self._policy.check, origin, address.handed_out),
-                resolve=self._policy.resolved(origin, address.handed_out),
                 fresh=fresh,
                 alone=alone,
             )

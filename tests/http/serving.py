@@ -18,7 +18,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+import pycurl
+
 from archiver.http.connections import Connection
+from archiver.http.handle import Handle
 from archiver.http.session import Session
 from archiver.http.transfer import Decide, Request, Transfer
 from archiver.http.waiting import complete
@@ -266,6 +269,19 @@ def together(count: int) -> Callable[[Exchange], None]:
 
 
 # -- the client ----------------------------------------------------------------------------------------------
+def knowing(session: Session, *names: str) -> Session:
+    """`session`, which knows the addresses of `names` (`host:port:address,address`) without asking the resolver."""
+    new_handle = session._new_handle
+
+    def made() -> Handle:
+        handle = new_handle()
+        handle.easy.setopt(pycurl.RESOLVE, list(names))
+        return handle
+
+    session._new_handle = made  # type: ignore[method-assign]
+    return session
+
+
 @dataclass(frozen=True)
 class Client:
     session: Session

@@ -35,6 +35,7 @@ from tests.http.serving import (
     Transport,
     closed_port,
     failure_of,
+    knowing,
     listening_only,
 )
 
@@ -144,10 +145,11 @@ def test_the_next_address_is_tried_when_one_is_dead(over: Transport, client: Cli
     asked: list[str] = []
     with over.server() as server:
         scheme = server.url.partition(":")[0]
-        names = (f"storage.example:{server.port}:[::1],127.0.0.2,127.0.0.1",)
+        names = f"storage.example:{server.port}:[::1],127.0.0.2,127.0.0.1"
         url = f"{scheme}://storage.example:{server.port}/"
 
-        transfer = client.get(server, url=url, resolve=names, admits=asked.append)
+        knowing(client.session, names)
+        transfer = client.get(server, url=url, admits=asked.append)
 
         assert transfer.take_body() == b"hello"
         assert asked == ["::1", "127.0.0.2", "127.0.0.1"]
@@ -156,10 +158,10 @@ def test_the_next_address_is_tried_when_one_is_dead(over: Transport, client: Cli
 
 def test_every_address_is_dead(client: Client) -> None:
     port = closed_port()
-    names = (f"storage.example:{port}:[::1],127.0.0.2,127.0.0.1",)
-    request = Request(f"http://storage.example:{port}/?{CANARY}", resolve=names)
+    session = knowing(client.session, f"storage.example:{port}:[::1],127.0.0.2,127.0.0.1")
+    request = Request(f"http://storage.example:{port}/?{CANARY}")
 
-    assert type(failure_of(Transfer(client.session, request))) is CouldNotConnect
+    assert type(failure_of(Transfer(session, request))) is CouldNotConnect
 
 
 class NotAdmitted(Exception):
@@ -175,28 +177,19 @@ def test_an_address_that_is_not_admitted_ends_the_transfer(
             raise NotAdmitted(ip)
 
     with over.server() as server:
-        names = (f"storage.example:{server.port}:[::1],127.0.0.1",)
+        knowing(client.session, f"storage.example:{server.port}:[::1],127.0.0.1")
         url = f"{server.url.partition(':')[0]}://storage.example:{server.port}/"
 
-        assert type(client.fails(server, url=url, resolve=names, admits=admits)) is NotAdmitted
+        assert type(client.fails(server, url=url, admits=admits)) is NotAdmitted
         assert server.exchanges == []
 
 
-def test_given_addresses_are_forgotten_with_their_request(plain: Transport, client: Client) -> None:
+def test_addresses_that_one_session_knows_are_not_anothers(plain: Transport, new_client: NewClient) -> None:
     with plain.server() as server:
         url = f"http://does-not-exist.invalid:{server.port}/"
-        client.get(server, url=url, resolve=(f"does-not-exist.invalid:{server.port}:127.0.0.1",), alone=True)
-
-        assert type(client.fails(server, url=url)) is CouldNotConnect
-
-
-def test_addresses_that_one_session_was_given_are_not_anothers(
-    plain: Transport, new_client: NewClient
-) -> None:
-    with plain.server() as server:
-        url = f"http://does-not-exist.invalid:{server.port}/"
-        names = (f"does-not-exist.invalid:{server.port}:127.0.0.1",)
-        new_client().get(server, url=url, resolve=names)
+        one = new_client()
+        knowing(one.session, f"does-not-exist.invalid:{server.port}:127.0.0.1")
+        one.get(server, url=url)
 
         assert type(new_client().fails(server, url=url)) is CouldNotConnect
 

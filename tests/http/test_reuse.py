@@ -20,6 +20,7 @@ from tests.http.serving import (
     answer,
     connection_of,
     honest,
+    knowing,
     read,
     run,
     says,
@@ -252,11 +253,11 @@ def test_the_same_origin_in_capitals_is_no_way_around(plain: Transport, client: 
         raise NotAdmitted
 
     with plain.server() as server:
-        names = (f"Storage.example:{server.port}:127.0.0.1",)
+        knowing(client.session, f"Storage.example:{server.port}:127.0.0.1")
         small, capitals = f"http://storage.example:{server.port}/", f"HTTP://STORAGE.EXAMPLE:{server.port}/"
-        client.get(server, url=small, resolve=names)
+        client.get(server, url=small)
 
-        assert type(client.fails(server, url=capitals, resolve=names, admits=refuse)) is NotAdmitted
+        assert type(client.fails(server, url=capitals, admits=refuse)) is NotAdmitted
         assert len(server.exchanges) == 1
 
 

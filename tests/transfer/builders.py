@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from archiver.http.options import Timeouts
+from archiver.http.session import Session
 from archiver.retry_policy import REQUEST
 from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.addresses import RenewableUrl
@@ -18,6 +19,7 @@ from archiver.transfer.http import HttpClient
 from archiver.transfer.source import HttpSource
 from archiver.transfer.urls import SecretUrl
 from storage_backends.base import ObjectKey, Part, object_key
+from tests.http.serving import knowing
 from tests.transfer.origin import Fault, Origin, Reply, Request
 
 CANARY = "CANARY-SIGNATURE"
@@ -28,6 +30,17 @@ KEY = object_key("recordings/asset/video.mp4")
 
 def client(timeouts: Timeouts = QUICK, ca_file: Path | None = None) -> HttpClient:
     return HttpClient(AddressPolicy(allow_private=True), timeouts=timeouts, ca_file=ca_file)
+
+
+class Knowing(HttpClient):
+    """A client whose sessions know the addresses of names (`host:port:address,address`) without a resolver."""
+
+    def __init__(self, policy: AddressPolicy, *names: str, ca_file: Path | None = None) -> None:
+        super().__init__(policy, ca_file=ca_file)
+        self._names = names
+
+    def session(self) -> Session:
+        return knowing(super().session(), *self._names)
 
 
 class Signer:

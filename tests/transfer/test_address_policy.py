@@ -8,14 +8,15 @@ from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.errors import SourceNotAllowed, SourceUnavailable
 from archiver.transfer.http import Address, HttpClient
 from archiver.transfer.urls import Origin, SecretUrl
+from tests.transfer.builders import Knowing
 
 PUBLIC = "93.184.216.34"
 
 
 def ask(origin: Origin, ip: str, handed_out: Collection[Origin] = (), *, allow_private: bool = False) -> None:
     """As a request does: the name is checked before it is looked up, the address when it is connected to."""
-    policy = AddressPolicy(allow_private, lambda _host, _port: [ip])
-    assert policy.resolved(origin, handed_out)
+    policy = AddressPolicy(allow_private)
+    policy.check_name(origin, handed_out)
     policy.check(origin, handed_out, ip)
 
 
@@ -108,8 +109,7 @@ def test_plain_http_elsewhere_is_refused(allow_private: bool) -> None:
 
 def test_a_private_address_among_those_of_a_name_is_not_connected_to() -> None:
     """Its turn comes first here; whichever it is, `AddressPolicy.check` is asked for each."""
-    policy = AddressPolicy(resolve=lambda _host, _port: ["10.0.0.1", PUBLIC])
-    http = HttpClient(policy)
+    http = Knowing(AddressPolicy(), f"cdn.example.com:443:10.0.0.1,{PUBLIC}")
 
     with pytest.raises(SourceNotAllowed, match=r"10\.0\.0\.1"):
         http.get(Address(SecretUrl("https://cdn.example.com/x")), {})
@@ -120,14 +120,10 @@ def test_a_private_address_among_those_of_a_name_is_not_connected_to() -> None:
     "host", ["2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "127.1", "1.2.3.0x4", "017700000001"]
 )
 def test_numbers_that_only_some_read_as_an_address_are_refused_before_they_are_resolved(host: str) -> None:
-    def resolve(host: str, port: int) -> list[str]:
-        raise AssertionError("resolved")
-
-    policy = AddressPolicy(allow_private=True, resolve=resolve)
     origin = Origin("https", host, 443)
 
     with pytest.raises(SourceNotAllowed, match="number"):
-        policy.resolved(origin, {origin})
+        AddressPolicy(allow_private=True).check_name(origin, {origin})
 
 
 def test_a_name_that_does_not_resolve_may_do_so_later() -> None:
@@ -136,17 +132,6 @@ def test_a_name_that_does_not_resolve_may_do_so_later() -> None:
     with pytest.raises(SourceUnavailable, match="resolve"):
         http.get(Address(SecretUrl("https://nowhere.invalid/x")), {})
     http.close()
-
-
-def test_a_name_that_resolves_to_nothing_is_unavailable() -> None:
-    with pytest.raises(SourceUnavailable, match="no address"):
-        AddressPolicy(resolve=lambda _host, _port: []).resolved(HTTPS, ())
-
-
-def test_addresses_are_given_as_libcurl_wants_them() -> None:
-    policy = AddressPolicy(resolve=lambda _host, _port: [PUBLIC, "2606:4700::1111"])
-
-    assert policy.resolved(HTTPS, ()) == (f"cdn.example.com:443:{PUBLIC},[2606:4700::1111]",)
 
 
 def test_the_message_tells_how_to_allow_private_storage() -> None:

@@ -18,7 +18,7 @@ from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.errors import SourceNotAllowed, SourceUnavailable
 from archiver.transfer.http import Address, HttpClient, Response, stream_it
 from archiver.transfer.urls import SecretUrl
-from tests.transfer.builders import CANARY, client, some_bytes, told_by
+from tests.transfer.builders import CANARY, Knowing, client, some_bytes, told_by
 from tests.transfer.origin import Origin, Reply, Request, raw, redirect, silent_close, stall_at, until_closed
 
 CONTENT = some_bytes(3000)
@@ -211,30 +211,14 @@ def test_nobody_listening_is_unavailable(http: HttpClient) -> None:
     assert CANARY not in told_by(error.value)
 
 
-def test_the_connection_goes_to_the_address_that_was_checked(origin: Origin) -> None:
-    """The name resolves to the origin at the check, to a private host at any later question."""
-    answers = iter(["127.0.0.1", "10.0.0.1"])
-
-    def resolve(host: str, port: int) -> list[str]:
-        return [next(answers)]
-
-    rebound = HttpClient(AddressPolicy(allow_private=True, resolve=resolve))
-    url = SecretUrl(f"http://storage.example:{origin.port}/file")
-
-    assert read(rebound.get(Address(url, {}, frozenset({url.origin})), {})) == CONTENT
-    rebound.close()
-    assert origin.requests[0].headers["host"] == f"storage.example:{origin.port}"
-
-
 def test_the_next_address_is_tried_when_one_does_not_answer(origin: Origin) -> None:
-    def resolve(host: str, port: int) -> list[str]:
-        return ["127.0.0.2", "127.0.0.1"]
-
-    several = HttpClient(AddressPolicy(allow_private=True, resolve=resolve))
+    policy = AddressPolicy(allow_private=True)
+    several = Knowing(policy, f"storage.example:{origin.port}:127.0.0.2,127.0.0.1")
     url = SecretUrl(f"http://storage.example:{origin.port}/file")
 
     assert read(several.get(Address(url, {}, frozenset({url.origin})), {})) == CONTENT
     several.close()
+    assert origin.requests[0].headers["host"] == f"storage.example:{origin.port}"
 
 
 # -- whom we trust -------------------------------------------------------------------------------------------
@@ -324,13 +308,9 @@ def test_tls_names_the_host_while_connecting_to_the_checked_address(
     authority: tuple[trustme.CA, Path],
 ) -> None:
     ca, ca_file = authority
-
-    def resolve(host: str, port: int) -> list[str]:
-        return ["127.0.0.1"]
-
-    policy = AddressPolicy(allow_private=True, resolve=resolve)
-    http = HttpClient(policy, ca_file=ca_file)
     with Origin({"/file": CONTENT}, tls=serving(ca, "storage.example")) as origin:
+        names = f"storage.example:{origin.port}:127.0.0.1"
+        http = Knowing(AddressPolicy(allow_private=True), names, ca_file=ca_file)
         url = SecretUrl(f"https://storage.example:{origin.port}/file")
 
         session = http.session()

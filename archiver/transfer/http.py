@@ -126,12 +126,11 @@ class HttpClient:
         *,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
         ca_file: Path | None = None,
-        user_agent: str = "recording-archiver",
         max_unknown_bytes: int = 2**40,
     ) -> None:
         self.max_unknown_bytes = max_unknown_bytes
         self._policy = policy
-        self._options = Options(ca_file=ca_file, timeouts=timeouts, user_agent=user_agent)
+        self._options = Options(ca_file=ca_file, timeouts=timeouts)
         self._own = PerProcess(self.session)
         self._direct = DirectSessions(replace(self._options, max_idle=0), "source", (TransferError,))
         self._ranges: dict[tuple[int, int, int | None], SecretUrl] = {}
@@ -156,7 +155,6 @@ class HttpClient:
         session: Session | None = None,
         *,
         fresh: bool = False,
-        alone: bool = False,
     ) -> Response:
         """The response to a GET of `address`, whatever its status. Redirects are followed by hand, at most five, each
         through the policy. `headers` (Range, If-Match, Accept-Encoding) go along everywhere; the address's own only to
@@ -164,7 +162,8 @@ class HttpClient:
         SourceNotAllowed, SourceMismatch (endless redirects), and what `decide` raises."""
         url = address.url
         home = origin = url.origin
-        fresh, alone = fresh or session is None, alone or session is None
+        alone = session is None
+        fresh = fresh or alone
         session = session or self._own.get()
         cookies: list[tuple[Origin, str]] = []
         redirects: list[Transfer] = []

@@ -110,8 +110,11 @@ class TransferEngine:
         if size_bytes is None and isinstance(chunks, Sequence):  # a playlist made by us: known, and small
             size_bytes = sum(len(chunk) for chunk in chunks)
         body = Body(ChunkReader(chunks), size_bytes, copy, SourceMismatch)
-        with cancellation.watched(self._check):
-            return self._run_chunks(copy, body, part_size(size_bytes, self._part_bytes, stores))
+        try:
+            with cancellation.watched(self._check):
+                return self._run_chunks(copy, body, part_size(size_bytes, self._part_bytes, stores))
+        except ChunksFailed as failed:
+            raise failed.error from None
 
     def confirm_soon(self) -> Future[Mapping[ObjectKey, str]]:
         if self._confirmations.any_waiting:
@@ -179,9 +182,6 @@ class TransferEngine:
             )
             if filled.more:
                 caller.serve(future)
-        except ChunksFailed as failed:
-            self._room.leave()
-            raise failed.error from None
         except (TransferError, StorageError) as error:
             if future is None:
                 self._room.leave()
@@ -193,12 +193,9 @@ class TransferEngine:
             if future is None:
                 self._room.leave()
             raise
-        if future.done() and isinstance(failed_future := future.exception(), ChunksFailed):
-            raise failed_future.error from None
-        try:
-            body.drain()
-        except ChunksFailed as failed:
-            raise failed.error from None
+        if future.done() and isinstance(failed := future.exception(), ChunksFailed):
+            raise failed
+        body.drain()
         return future
 
     async def _first_part(self, body: Body, size_bytes: int) -> Filled:

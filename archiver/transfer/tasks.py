@@ -145,7 +145,7 @@ class Slots:
         self._count = self._limit = count
         self._in_use = 0
         self._calm = 0  # calls of `widen` since the last step
-        self._waiting: deque[_Slot] = deque()
+        self.waiting: deque[_Slot] = deque()  # only for `_Slot`
 
     @property
     def in_use(self) -> int:
@@ -171,7 +171,7 @@ class Slots:
 
     def try_take(self) -> bool:
         """Take one, when that is possible at once."""
-        if self._in_use < self._limit and not self._waiting:
+        if self._in_use < self._limit and not self.waiting:
             self._in_use += 1
             return True
         return False
@@ -185,14 +185,11 @@ class Slots:
         self._grant()
 
     def _grant(self) -> None:
-        while self._waiting and self._in_use < self._limit:
-            slot = self._waiting.popleft()
+        while self.waiting and self._in_use < self._limit:
+            slot = self.waiting.popleft()
             if slot.ended is not None:
                 self._in_use += 1
                 slot.ended(None, None)
-
-    def enqueue(self, slot: _Slot) -> None:
-        self._waiting.append(slot)
 
 
 class _Slot(Wait[None]):
@@ -204,10 +201,10 @@ class _Slot(Wait[None]):
 
     def start(self, ended: Ended) -> None:
         self.ended = ended
-        self._slots.enqueue(self)
+        self._slots.waiting.append(self)
 
     def cancel(self) -> None:
-        if self.ended is not None and self not in self._slots._waiting:  # noqa: SLF001 - it was just given to us
+        if self.ended is not None and self not in self._slots.waiting:  # it was just given to us
             self._slots.release()
         self.ended = None
 

@@ -26,14 +26,11 @@ class Connection:
     """One connection, closed or not. `served`: responses that it brought."""
 
     __slots__ = (
-        "_poll", "_tainted", "condemned", "fd", "idle", "idle_since", "name", "number", "origin", "peer", "served",
-        "socket_number",
+        "_poll", "_tainted", "_tls", "condemned", "fd", "idle", "idle_since", "name", "served", "socket_number",
     )  # fmt: skip
 
-    def __init__(self, number: int, origin: str, peer: str) -> None:
-        self.number = number
-        self.origin = origin
-        self.peer = peer
+    def __init__(self, *, tls: bool) -> None:
+        self._tls = tls
         self.name: Name | None = None
         self.fd = -1
         self.socket_number = 0
@@ -48,7 +45,7 @@ class Connection:
     def tainted(self) -> bool:
         """Return whether something came that nobody asked for; while it is idle, up to now."""
         if not self._tainted and self.idle and self.is_open and _readable(self.fd):
-            self._tainted = _holds_a_response(self.fd, tls=self.origin.lower().startswith("https:"))
+            self._tainted = _holds_a_response(self.fd, tls=self._tls)
         return self._tainted
 
     @tainted.setter

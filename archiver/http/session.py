@@ -185,8 +185,7 @@ class Session:
         unread = handle.unread() if tls and fd >= 0 else b""
         connection = transfer.connection
         if connection is None:  # a new one
-            peer = easy.getinfo(pycurl.PRIMARY_IP)
-            connection = Connection(easy.getinfo(pycurl.CONN_ID), _origin(request.url), peer)
+            connection = Connection(tls=tls)
         self._connections.served(connection, transfer.name, fd)
         transfer.connection, transfer.ordinal = connection, connection.served
         reusable = head.persistent and head.framed and not head.ambiguous
@@ -229,8 +228,3 @@ def _may_be_sent_again(transfer: Transfer, code: int) -> bool:
 def _refused(transfer: Transfer) -> bool:
     """Return whether the server may have ended the connection because it did not read all of the request."""
     return bool(transfer.request.body_bytes) and transfer.status >= 300
-
-
-def _origin(url: str) -> str:
-    end = url.find("/", 8)
-    return url[:end] if end > 0 else url

@@ -267,7 +267,7 @@ def test_a_descriptor_that_was_given_to_another_is_left_alone() -> None:
     ours, theirs = socket.socketpair()
     name = ("127.0.0.1", 1, "127.0.0.1", 2)
     with theirs:
-        connection = Connection(1, "http://x", "127.0.0.1")
+        connection = Connection(tls=False)
         connections.served(connection, name, ours.fileno())
         connection.idle_since -= 1
         number = ours.detach()
@@ -291,7 +291,7 @@ def test_what_came_on_an_idle_connection_is_known_before_the_next_request() -> N
     connections = Connections(max_idle=8, max_idle_seconds=60)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        connection = Connection(1, "http://x", "127.0.0.1")
+        connection = Connection(tls=False)
         connections.served(connection, ("127.0.0.1", 1, "127.0.0.1", 2), ours.fileno())
         assert not connection.tainted
         theirs.sendall(b"HTTP/1.1 200 OK\r\n")

@@ -251,7 +251,7 @@ class SimSession:
         self._process = process
         self._sources = sources
         self._alone = alone
-        self._connection = Connection(1, "memory:", "127.0.0.1")
+        self._connection = Connection(tls=False)
         self._held: dict[Transfer, tuple[bytes, HttpError | None]] = {}
 
     def submit(self, transfer: Transfer) -> None:
@@ -334,7 +334,7 @@ class SimSession:
         self._held.pop(transfer, None)
         request = transfer.request
         own = request.fresh or request.alone or self._alone
-        connection = Connection(2, "memory:", "127.0.0.1") if own else self._connection
+        connection = Connection(tls=False) if own else self._connection
         connection.served += 1
         transfer.connection, transfer.ordinal = connection, connection.served
         transfer.finish(error)

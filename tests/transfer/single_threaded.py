@@ -115,7 +115,7 @@ class InMemorySession:
     def __init__(self, runtime: SingleThreaded, serve: Serve) -> None:
         self._runtime = runtime
         self._serve = serve
-        self._connection = Connection(1, "memory:", "127.0.0.1")
+        self._connection = Connection(tls=False)
         self._held: dict[Transfer, bytes] = {}
         self.requests: list[Request] = []
 

@@ -40,11 +40,6 @@ class Harness:
         self.confirmations = Confirmations(replace(REQUEST, attempts=3, base=timedelta()))
         self.read: list[ObjectKey] = []  # again
         self.at_once = self.most_at_once = 0
-        self._numbers = 0
-
-    def connection(self) -> Connection:
-        self._numbers += 1
-        return Connection(self._numbers, "https://cdn.example", "192.0.2.1")
 
     def arrived(
         self,
@@ -88,14 +83,14 @@ def harness() -> Harness:
 
 def test_the_first_response_of_a_connection_is_certain(harness: Harness) -> None:
     for key in (A, B, C):
-        harness.arrived(key, (harness.connection(), 1), again=0)
+        harness.arrived(key, (Connection(tls=True), 1), again=0)
 
     assert harness.confirm() == {}
     assert harness.read == []
 
 
 def test_of_several_the_last_is_read_again_and_confirms_those_before(harness: Harness) -> None:
-    connection = harness.connection()
+    connection = Connection(tls=True)
     for ordinal, key in enumerate((A, B, C), start=1):
         harness.arrived(key, (connection, ordinal))
 
@@ -106,7 +101,7 @@ def test_of_several_the_last_is_read_again_and_confirms_those_before(harness: Ha
 
 def test_the_last_is_the_one_that_the_connection_brought_last(harness: Harness) -> None:
     """It may have been read, and told of, before an earlier one."""
-    connection = harness.connection()
+    connection = Connection(tls=True)
     harness.arrived(C, (connection, 3))
     harness.arrived(B, (connection, 2), again=0)
 
@@ -115,7 +110,7 @@ def test_the_last_is_the_one_that_the_connection_brought_last(harness: Harness) 
 
 
 def test_when_it_is_another_none_since_the_last_confirmation_is_believed(harness: Harness) -> None:
-    connection, other = harness.connection(), harness.connection()
+    connection, other = Connection(tls=True), Connection(tls=True)
     harness.arrived(A, (connection, 1))
     harness.arrived(B, (connection, 2))
     harness.arrived(C, (connection, 3), again=0)
@@ -130,14 +125,14 @@ def test_when_it_is_another_none_since_the_last_confirmation_is_believed(harness
     ("error", "times"), [(SourceUnavailable("503"), 3), (SourceForbidden("403"), 1)], ids=["503", "403"]
 )
 def test_what_cannot_be_read_again_is_not_believed(error: Exception, times: int, harness: Harness) -> None:
-    harness.arrived(B, (harness.connection(), 2), error=error)
+    harness.arrived(B, (Connection(tls=True), 2), error=error)
 
     assert harness.confirm() == {B: UNREADABLE}
     assert harness.read == [B] * times
 
 
 def test_a_connection_on_which_more_came_is_not_believed_and_not_asked(harness: Harness) -> None:
-    connection = harness.connection()
+    connection = Connection(tls=True)
     harness.arrived(B, (connection, 2))
     connection.tainted = True
 
@@ -146,7 +141,7 @@ def test_a_connection_on_which_more_came_is_not_believed_and_not_asked(harness: 
 
 
 def test_a_range_of_its_own_kind_confirms_all_before_it(harness: Harness) -> None:
-    connection = harness.connection()
+    connection = Connection(tls=True)
     harness.arrived(B, (connection, 2), again=0)
 
     harness.confirmed(connection, 3)
@@ -156,7 +151,7 @@ def test_a_range_of_its_own_kind_confirms_all_before_it(harness: Harness) -> Non
 
 
 def test_it_confirms_nothing_that_came_after_it(harness: Harness) -> None:
-    connection = harness.connection()
+    connection = Connection(tls=True)
     harness.arrived(C, (connection, 4), again=0)
 
     harness.confirmed(connection, 3)
@@ -165,7 +160,7 @@ def test_it_confirms_nothing_that_came_after_it(harness: Harness) -> None:
 
 
 def test_it_confirms_nothing_on_a_connection_on_which_more_came(harness: Harness) -> None:
-    connection = harness.connection()
+    connection = Connection(tls=True)
     harness.arrived(B, (connection, 2))
     connection.tainted = True
 
@@ -175,9 +170,9 @@ def test_it_confirms_nothing_on_a_connection_on_which_more_came(harness: Harness
 
 
 def test_it_confirms_nothing_of_another_connection(harness: Harness) -> None:
-    harness.arrived(B, (harness.connection(), 2), again=0)
+    harness.arrived(B, (Connection(tls=True), 2), again=0)
 
-    harness.confirmed(harness.connection(), 3)
+    harness.confirmed(Connection(tls=True), 3)
     harness.confirmed(None, 3)
 
     assert harness.confirm() == {B: ANOTHER}
@@ -185,7 +180,7 @@ def test_it_confirms_nothing_of_another_connection(harness: Harness) -> None:
 
 @pytest.mark.parametrize("mixed_up", ["the redirect", "the file"])
 def test_a_file_is_believed_when_each_connection_that_led_to_it_is(mixed_up: str, harness: Harness) -> None:
-    redirecting, serving = harness.connection(), harness.connection()
+    redirecting, serving = Connection(tls=True), Connection(tls=True)
     harness.arrived(B, (redirecting, 2), (serving, 5))
     guilty = redirecting if mixed_up == "the redirect" else serving
     harness.arrived(C, (guilty, 6), again=0)
@@ -202,7 +197,7 @@ def test_a_response_that_did_not_end_stands_for_itself(harness: Harness) -> None
 
 
 def test_what_was_confirmed_is_not_read_again(harness: Harness) -> None:
-    connection = harness.connection()
+    connection = Connection(tls=True)
     harness.arrived(B, (connection, 2))
     harness.confirm()
 
@@ -216,7 +211,7 @@ def test_what_was_confirmed_is_not_read_again(harness: Harness) -> None:
 def test_only_so_many_are_read_at_once(harness: Harness) -> None:
     keys = [object_key(f"key/{n}") for n in range(50)]
     for key in keys:
-        harness.arrived(key, (harness.connection(), 2))
+        harness.arrived(key, (Connection(tls=True), 2))
 
     assert harness.confirm() == {}
     assert sorted(harness.read) == sorted(keys)
@@ -225,7 +220,7 @@ def test_only_so_many_are_read_at_once(harness: Harness) -> None:
 
 def test_a_defect_is_raised(harness: Harness) -> None:
     for _ in range(20):
-        harness.arrived(B, (harness.connection(), 2), error=RuntimeError("defect"))
+        harness.arrived(B, (Connection(tls=True), 2), error=RuntimeError("defect"))
 
     with pytest.raises(RuntimeError, match="defect"):
         harness.confirm()

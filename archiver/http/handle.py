@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import pycurl
@@ -61,7 +61,7 @@ class Handle:
         self._method = ""  # whose body is sent from one piece of memory; empty: of another request
         self._lines: list[bytes] = []  # of HTTPHEADER
         self.easy: Any = pycurl.Curl()
-        self.easy.handle = self
+        self.easy.finished = partial(session.finished, self)  # for `Multi.collect`
         set_to = self.easy.setopt
         set_to(pycurl.SHARE, share)
         set_to(pycurl.NOSIGNAL, 1)
@@ -154,12 +154,8 @@ class Handle:
 
     def close(self) -> None:
         self.transfer = None
-        self.easy.handle = None
+        self.easy.finished = None
         self.easy.close()
-
-    def finished(self, failed: tuple[int, str] | None) -> None:
-        """libcurl is done with its transfer. `failed`: a result code, and words."""
-        self._session.finished(self, failed)
 
     def unread(self) -> bytes | None:
         """What came after a response over TLS and was read along with it: OpenSSL reads ahead, and no poll of the

@@ -51,9 +51,9 @@ class Multi:
         while left:
             left, succeeded, failed = self._multi.info_read()
             for easy in succeeded:
-                self.loop.call(partial(easy.handle.finished, None))
+                self.loop.call(partial(easy.finished, None))
             for easy, code, words in failed:
-                self.loop.call(partial(easy.handle.finished, (code, words)))
+                self.loop.call(partial(easy.finished, (code, words)))
 
     # -- called by libcurl ---------------------------------------------------------------------------------
     def _on_socket(self, event: int, fd: int, _multi: object, _data: object) -> None:

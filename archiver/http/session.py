@@ -139,7 +139,7 @@ class Session:
             self._spare.append(handle)
 
     def finished(self, handle: Handle, failed: tuple[int, str] | None) -> None:
-        """libcurl is done with the transfer of `handle`."""
+        """libcurl is done with the transfer of `handle`. `failed`: a result code, and words."""
         transfer = handle.transfer
         assert transfer is not None
         if failed is not None and _may_be_sent_again(transfer, failed[0]):

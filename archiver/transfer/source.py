@@ -205,11 +205,8 @@ class HttpSource:
                 intake.admit(response.transfer, size_bytes)
 
         try:
-            if session is None:
-                wanted = (start, end, info.size_bytes)
-                response = await fetch(self.client, self._address, headers, decide, wanted=wanted)
-            else:
-                response = await fetch(self.client, self._address, headers, decide, session)
+            wanted = (start, end, info.size_bytes) if session is None else None
+            response = await fetch(self.client, self._address, headers, decide, session, wanted=wanted)
         except SourceMismatch as error:
             if type(error) is SourceMismatch:
                 raise RangesUnreliable(f"{self.name} sent more than the range it was asked for") from error

@@ -67,7 +67,6 @@ class Transfer(Wait["Transfer"]):
     connection: Connection | None = None  # that brought the response; before, a kept one
     ordinal = 0  # of this response on its connection, from 1
     done = False
-    informed = False
     resubmitted = False  # it was sent again, over a new connection
     easy: object | None = None  # libcurl's handle, while it has one
     name: Name | None = None  # of the connection it was sent over
@@ -268,7 +267,6 @@ class Transfer(Wait["Transfer"]):
     def _inform(self, error: BaseException | None) -> None:
         ended, self._ended = self._ended, None
         if ended is not None:
-            self.informed = True
             ended(None if error is not None else self, error)
 
 

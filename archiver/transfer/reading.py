@@ -289,11 +289,7 @@ class HttpReading:
     async def _rest(self, answer: Answer) -> bytes:
         transfer = answer.rest
         assert transfer is not None
-        try:
-            await transfer.rest()
-        except HttpError as error:
-            raise SourceUnavailable(f"reading {self._http.name}: {error}") from error
-        data = transfer.take_body()
+        data = await self._http.rest(transfer)
         self._arrived((*answer.redirects, transfer), data)
         return data
 

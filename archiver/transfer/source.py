@@ -108,8 +108,7 @@ class HttpSource:
     async def _peek(self, first_bytes: int, session: Session) -> tuple[SourceInfo, bytes]:
         opened, transfers = await self.fetch(first_bytes, session, _Unbudgeted())
         if opened.rest is not None:
-            await self._rest(opened.rest)
-            return opened.info, opened.rest.take_body()
+            return opened.info, await self.rest(opened.rest)
         if opened.body is not None:
             if len(opened.body) == opened.info.size_bytes:  # else it is the first part of a larger one
                 self._held = (opened, transfers)
@@ -134,14 +133,16 @@ class HttpSource:
         if (reader := opened.reader) is not None:
             return await blocking(lambda: measure(reader), "source")
         if opened.rest is not None:
-            await self._rest(opened.rest)
+            await self.rest(opened.rest)
         return measured.size_bytes, measured.crc.value
 
-    async def _rest(self, transfer: Transfer) -> None:
+    async def rest(self, transfer: Transfer) -> bytes:
+        """The body of a transfer whose head has come. Raises SourceUnavailable."""
         try:
             await transfer.rest()
         except HttpError as error:
             raise SourceUnavailable(f"reading {self.name}: {error}") from error
+        return transfer.take_body()
 
     def read_range(self, start: int, into: memoryview, info: SourceInfo) -> None:
         into[:] = complete(self.fetch_range(start, len(into), info))[0]

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from io import BytesIO
 
-from archiver.http.waiting import Ended, Wait, complete
+from archiver.http.waiting import Ended, Wait
 from archiver.transfer.allowance import Allowance
 from archiver.transfer.errors import BudgetTooSmall
 
@@ -136,10 +136,6 @@ class MemoryBudget:
     async def reserve(self, size_bytes: int) -> Reservation:
         """Waits in the order of asking. Raises BudgetTooSmall."""
         return self.try_reserve(size_bytes) or await _Reserved(self, size_bytes)
-
-    def reserve_blocking(self, size_bytes: int) -> Reservation:
-        """As `reserve`, in a thread that may block; ends early with its cancellation signal."""
-        return self.try_reserve(size_bytes) or complete(self.reserve(size_bytes))
 
     def release(self, size_bytes: int, file: BytesIO | None) -> None:
         """Only for `Reservation.release`."""

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from archiver.http.options import Timeouts
 from archiver.http.session import Session
+from archiver.http.waiting import complete
 from archiver.retry_policy import REQUEST
 from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.addresses import RenewableUrl
 from archiver.transfer.base import CopyRequest, SavedUpload
 from archiver.transfer.http import HttpClient
+from archiver.transfer.memory import MemoryBudget, Reservation
 from archiver.transfer.source import HttpSource
 from archiver.transfer.urls import SecretUrl
 from storage_backends.base import ObjectKey, Part, object_key
@@ -41,6 +43,11 @@ class Knowing(HttpClient):
 
     def session(self) -> Session:
         return knowing(super().session(), *self._names)
+
+
+def reserved(memory: MemoryBudget, size_bytes: int) -> Reservation:
+    """So much of `memory`, once it is there; ends early with this thread's cancellation signal."""
+    return complete(memory.reserve(size_bytes))
 
 
 class Signer:

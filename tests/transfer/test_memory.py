@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from archiver.http import cancellation
 from archiver.transfer.errors import BudgetTooSmall
 from archiver.transfer.memory import MemoryBudget, Reservation
+from tests.transfer.builders import reserved
 
 KIB = 1024
 
 
 def test_releasing_twice_counts_once() -> None:
     memory = MemoryBudget(KIB * KIB)
-    one, other = memory.reserve_blocking(100_000), memory.reserve_blocking(100_000)
+    one, other = reserved(memory, 100_000), reserved(memory, 100_000)
     one.release()
     one.release()
 
@@ -26,12 +27,12 @@ def test_releasing_twice_counts_once() -> None:
 
 def test_what_could_never_be_granted_is_refused_at_once() -> None:
     with pytest.raises(BudgetTooSmall, match=r"101 bytes .* 100 bytes .*ARCHIVER_TRANSFER_MEMORY"):
-        MemoryBudget(100).reserve_blocking(101)
+        reserved(MemoryBudget(100), 101)
 
 
 def test_all_of_the_memory_may_be_one_reservation() -> None:
     memory = MemoryBudget(100)
-    reservation = memory.reserve_blocking(100)
+    reservation = reserved(memory, 100)
 
     assert memory.in_use_bytes == reservation.size_bytes == 100
     assert memory.try_reserve(1) is None
@@ -48,43 +49,43 @@ def written(reservation: Reservation, byte: bytes) -> bytes:
 
 def test_memory_of_the_same_size_is_used_again() -> None:
     memory = MemoryBudget(10 * KIB, reused_bytes=KIB)
-    _other, one = memory.reserve_blocking(KIB), memory.reserve_blocking(KIB)
+    _other, one = reserved(memory, KIB), reserved(memory, KIB)
     file = one.file()
     assert file is not None
     one.reuse(file)
     one.release()
 
     assert memory.spare_bytes == KIB
-    assert memory.reserve_blocking(KIB + 1).file() is not file
-    assert memory.reserve_blocking(KIB).file() is file
+    assert reserved(memory, KIB + 1).file() is not file
+    assert reserved(memory, KIB).file() is file
 
 
 def test_who_still_reads_what_was_there_reads_just_that() -> None:
     memory = MemoryBudget(10 * KIB, reused_bytes=KIB)
-    _other, one = memory.reserve_blocking(KIB), memory.reserve_blocking(KIB)
+    _other, one = reserved(memory, KIB), reserved(memory, KIB)
     first = written(one, b"a")
     one.release()
-    second = written(memory.reserve_blocking(KIB), b"b")
+    second = written(reserved(memory, KIB), b"b")
 
     assert (first, second) == (b"a" * KIB, b"b" * KIB)
 
 
 def test_memory_that_somebody_may_still_write_to_is_not_given_to_others() -> None:
     memory = MemoryBudget(10 * KIB, reused_bytes=KIB)
-    _other, cancelled = memory.reserve_blocking(KIB), memory.reserve_blocking(KIB)
+    _other, cancelled = reserved(memory, KIB), reserved(memory, KIB)
     file = cancelled.file()
     cancelled.release()  # without `reuse`
 
-    assert memory.reserve_blocking(KIB).file() is not file
+    assert reserved(memory, KIB).file() is not file
 
 
 def test_small_memory_is_not_kept() -> None:
-    assert MemoryBudget(10 * KIB, reused_bytes=KIB).reserve_blocking(KIB - 1).file() is None
+    assert reserved(MemoryBudget(10 * KIB, reused_bytes=KIB), KIB - 1).file() is None
 
 
 def test_an_idle_process_keeps_none() -> None:
     memory = MemoryBudget(10 * KIB, reused_bytes=KIB)
-    one, other = memory.reserve_blocking(KIB), memory.reserve_blocking(2 * KIB)
+    one, other = reserved(memory, KIB), reserved(memory, 2 * KIB)
     for reservation in (one, other):
         written(reservation, b"a")
     one.release()
@@ -131,7 +132,7 @@ def test_whatever_is_asked_left_and_released_what_is_in_use_stays_within_the_lim
 
 def test_what_was_granted_to_one_who_left_meanwhile_is_theirs_to_release() -> None:
     memory, granted = MemoryBudget(100), list[Reservation]()
-    holder = memory.reserve_blocking(100)
+    holder = reserved(memory, 100)
     asked = memory.ask(100, granted.append)
     holder.release()
 
@@ -144,7 +145,7 @@ def test_what_was_granted_to_one_who_left_meanwhile_is_theirs_to_release() -> No
 
 def test_who_leaves_lets_the_next_go_first() -> None:
     memory, granted = MemoryBudget(100), list[Reservation]()
-    memory.reserve_blocking(50)
+    reserved(memory, 50)
     large = memory.ask(100, granted.append)
     memory.ask(50, granted.append)
 
@@ -156,11 +157,11 @@ def test_who_leaves_lets_the_next_go_first() -> None:
 def test_who_asked_first_is_served_first() -> None:
     """A stream of small wishes does not starve a large one."""
     memory = MemoryBudget(256 * KIB)
-    holder = memory.reserve_blocking(256 * KIB)
+    holder = reserved(memory, 256 * KIB)
     served: list[str] = []
 
     def want(name: str, size_bytes: int) -> None:
-        reservation = memory.reserve_blocking(size_bytes)
+        reservation = reserved(memory, size_bytes)
         served.append(name)
         reservation.release()
 
@@ -185,12 +186,12 @@ def test_a_stop_ends_the_wait_and_leaves_the_queue_in_order() -> None:
         raise Told
 
     memory = MemoryBudget(100)
-    reservation = memory.reserve_blocking(100)
+    reservation = reserved(memory, 100)
     with cancellation.watched(told), pytest.raises(Told):
-        memory.reserve_blocking(1)
+        reserved(memory, 1)
     reservation.release()
 
-    memory.reserve_blocking(100).release()
+    reserved(memory, 100).release()
     assert memory.waiting == 0
 
 
@@ -210,7 +211,7 @@ def test_what_is_read_ahead_takes_a_quarter_at_most_and_never_what_others_wait_f
     second.release()
     assert memory.in_use_bytes == 0
 
-    holder = memory.reserve_blocking(90)
+    holder = reserved(memory, 90)
     asked = memory.ask(50, lambda reservation: reservation.release())
     assert memory.try_ahead(1) is None, "somebody waits"
     asked.leave()

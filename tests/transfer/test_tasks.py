@@ -15,6 +15,7 @@ from archiver.retry_policy import REQUEST
 from archiver.transfer.errors import SourceUnavailable
 from archiver.transfer.memory import MemoryBudget, Reservation
 from archiver.transfer.tasks import Gate, Group, GroupEnded, Slots, Task, gather
+from tests.transfer.builders import reserved
 from tests.transfer.single_threaded import SingleThreaded
 
 
@@ -44,7 +45,7 @@ class Harness:
         self.never = Never()
         self.gate = Gate()
         self.begin(self.slots.take())
-        self.held = self.memory.reserve_blocking(100)
+        self.held = reserved(self.memory, 100)
 
     def begin(self, coroutine: Coroutine[Wait[Any], Any, Any]) -> Task:
         return Task(self.runs, coroutine).begin()

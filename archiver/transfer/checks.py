@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
-from archiver.transfer.base import CHECKED_BYTES, CopyRequest, SourceInfo
+from archiver.transfer.base import CHECKED_BYTES, CopyRequest, SourceInfo, Structure
 from archiver.transfer.errors import SourceMismatch, SourceUnavailable
 from storage_backends.base import Buffer
-
-ReadRange = Callable[[int, memoryview], None]
 
 
 class Checks:
@@ -64,13 +61,9 @@ class Checks:
             )
 
     @property
-    def has_structure(self) -> bool:
-        return self._request.structure is not None
-
-    def structure(self, size_bytes: int, read: ReadRange | None) -> None:
-        """After everything else: the container, once all of it has arrived."""
-        if self._request.structure is not None:
-            self._request.structure.finish(size_bytes, read)
+    def structure(self) -> Structure | None:
+        """Finish it after everything else, once all of the object has arrived."""
+        return self._request.structure
 
     def verifies_whole(self, info: SourceInfo, *, one_part: bool) -> bool:
         """Whether a body that passes has arrived whole. One that ends with its connection needs more than its end."""

@@ -371,12 +371,13 @@ async def check_structure(
     checks: Checks, source: Source | None, size_bytes: int, policy: RetryPolicy
 ) -> None:
     """Check the container, once all of it has arrived. Some of it may be read again, where the source has ranges."""
-    if not checks.has_structure:
+    structure = checks.structure
+    if structure is None:
         return
     info, read = checks.info, None
     if source is not None and info is not None and info.ranges:
         read = partial(_read_again, policy, source, info)
-    await blocking(lambda: checks.structure(size_bytes, read), "source")
+    await blocking(lambda: structure.finish(size_bytes, read), "source")
 
 
 def _read_again(policy: RetryPolicy, source: Source, info: SourceInfo, start: int, into: memoryview) -> None:

@@ -15,9 +15,8 @@ class Timeouts:
     connect: timedelta = timedelta(seconds=10)  # for the name, TCP and TLS together
     silence: timedelta = timedelta(seconds=30)
     """With less than the low-speed limit. Whole seconds, at least one."""
-    idle: timedelta = timedelta(
-        seconds=15
-    )  # a connection unused for longer is not trusted; S3 closes it at 20
+    idle: timedelta = timedelta(seconds=15)
+    """Of a connection: one unused for longer is not trusted. S3 closes it at 20."""
 
 
 @dataclass(frozen=True, slots=True)

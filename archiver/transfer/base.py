@@ -28,13 +28,10 @@ class SourceInfo:
     content_type: str | None = None
     crc32c: int | None = None  # of the whole, from x-goog-hash or x-amz-checksum-crc32c
     md5: bytes | None = None  # of the whole, from x-goog-hash or an S3 ETag that is a plain MD5
-    encoded_bytes: int | None = (
-        None  # Content-Length of a content-encoded (gzip) answer; `size_bytes` is then None
-    )
+    # Content-Length of a content-encoded (gzip) answer; `size_bytes` is then None
+    encoded_bytes: int | None = None
     framed: bool = True  # False: the body ends when the connection closes, so that a cut looks like its end
-    coding: str | None = (
-        None  # content codings of the answer: undone, unless it was opened by `source.as_sent`
-    )
+    coding: str | None = None  # of the answer: undone, unless it was opened by `source.as_sent`
 
     @property
     def strong_etag(self) -> str | None:
@@ -135,9 +132,8 @@ class CopyRequest:
     labels: Mapping[str, str] = field(default_factory=dict)  # as of ObjectSpec
     structure: Structure | None = None
     known: KnownCopy | None = None
-    likely_bytes: int | None = (
-        None  # what somebody says it has: believed for nothing but what to ask for first
-    )
+    # what somebody says it has: believed for nothing but what to ask for first
+    likely_bytes: int | None = None
     fresh: bool = False
 
 

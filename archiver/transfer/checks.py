@@ -80,7 +80,6 @@ class Checks:
         etag = info.etag if known.weak_counts else info.strong_etag
         if not etag or etag != known.source_etag:
             return False
-        unknown = (
-            info.size_bytes is None and info.coding is not None
-        )  # the length of the packed form says nothing
+        # the length of the packed form says nothing
+        unknown = info.size_bytes is None and info.coding is not None
         return unknown or info.size_bytes == known.size_bytes

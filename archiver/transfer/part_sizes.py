@@ -12,9 +12,8 @@ PART_BYTES = 5 * 2**20
 """Default size of one part (ARCHIVER_PART_BYTES): the least that S3 takes. So most parts fit into the memory budget,
 and each keeps a connection busy. Larger objects get larger parts (`part_size`)."""
 
-_MOST_PARTS = (
-    9000  # of the 10,000 that S3 allows; part sizes are rounded, and nobody should meet the last one
-)
+_MOST_PARTS = 9000
+"""Of the 10,000 that S3 allows: part sizes are rounded, and nobody should meet the last one."""
 
 
 @dataclass(frozen=True, slots=True)

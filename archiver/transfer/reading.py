@@ -195,9 +195,8 @@ class HttpReading:
         return self._http
 
     def be_certain(self) -> None:
-        self._session = (
-            None  # then a request goes over a new connection, or its answer names what was asked for
-        )
+        # then a request goes over a new connection, or its answer names what was asked for
+        self._session = None
 
     async def open(self, first_bytes: int) -> Answer:
         def fetch(intake: Intake) -> Awaitable[tuple[Opened, Transfers]]:

@@ -33,7 +33,9 @@ class Caller(Protocol):
         ...
 
 
-class Runtime(Protocol):
+class Runs(Protocol):
+    """What coroutines run on."""
+
     def call_soon(self, action: Callable[[], None]) -> None:
         """Have `action` called in the engine's thread, in order. Raises RuntimeError when there is no thread."""
         ...
@@ -46,6 +48,8 @@ class Runtime(Protocol):
         """Have `wait.call` called where it may block."""
         ...
 
+
+class Runtime(Runs, Protocol):
     def future(self) -> Future[Any]:
         """One whose `result` lets the work go on."""
         ...

@@ -19,10 +19,11 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from archiver.http.connections import Connection
+from archiver.http.runtime import Runs
 from archiver.http.transfer import Transfer
 from archiver.retry_policy import RetryPolicy
 from archiver.transfer.errors import SourceError, SourceUnavailable
-from archiver.transfer.tasks import Runs, gather
+from archiver.transfer.tasks import gather
 from storage_backends.base import ObjectKey
 
 ReadAgain = Callable[[], Awaitable[int]]

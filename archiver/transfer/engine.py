@@ -149,7 +149,7 @@ class TransferEngine:
         with suppress(TimeoutError):
             over.result(timeout=_GRACE_SECONDS)
 
-    # -- what coroutines run on (`transfer.tasks.Runs`) ------------------------------------------------------
+    # -- what coroutines run on (`http.runtime.Runs`) -------------------------------------------------------
     def block(self, wait: Blocking[Any], ended: Ended) -> None:
         call = wait.call
 

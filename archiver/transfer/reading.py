@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 from archiver.http.errors import HttpError
 from archiver.http.loop import Timer
+from archiver.http.runtime import Runs
 from archiver.http.session import Session
 from archiver.http.transfer import Transfer, Write
 from archiver.http.waiting import blocking
@@ -20,7 +21,7 @@ from archiver.transfer.errors import SourceMismatch, SourceUnavailable
 from archiver.transfer.http import Transfers
 from archiver.transfer.memory import Asked, MemoryBudget, Reservation
 from archiver.transfer.source import HttpSource, Opened
-from archiver.transfer.tasks import Gate, Runs
+from archiver.transfer.tasks import Gate
 from storage_backends.base import ObjectKey
 
 T = TypeVar("T")
@@ -182,7 +183,7 @@ class HttpReading:
         runs: Runs,
     ) -> None:
         """`session`: None to `be_certain` from the start."""
-        self._http = source
+        self.source = source
         self._key = key
         self._session = session
         self._memory = memory
@@ -190,17 +191,13 @@ class HttpReading:
         self._runs = runs
         self._reserves_first = False  # before a request is sent, because memory came late once
 
-    @property
-    def source(self) -> HttpSource:
-        return self._http
-
     def be_certain(self) -> None:
         # then a request goes over a new connection, or its answer names what was asked for
         self._session = None
 
     async def open(self, first_bytes: int) -> Answer:
         def fetch(intake: Intake) -> Awaitable[tuple[Opened, Transfers]]:
-            return self._http.fetch(first_bytes, self._session, intake)
+            return self.source.fetch(first_bytes, self._session, intake)
 
         (opened, transfers), intake = await self._in_memory(fetch)
         if opened.body is not None:
@@ -219,7 +216,7 @@ class HttpReading:
         unique = self._confirmations.ask(start, size_bytes, info.size_bytes)
 
         def fetch(intake: Intake) -> Awaitable[tuple[bytes, Transfers]]:
-            return self._http.fetch_range(start, size_bytes, info, self._session, intake)
+            return self.source.fetch_range(start, size_bytes, info, self._session, intake)
 
         if reservation is None:
             (data, transfers), intake = await self._in_memory(fetch, size_bytes)
@@ -265,10 +262,12 @@ class HttpReading:
         if answer.filled is not None:  # it came whole in the meantime
             return answer.take_filled()
         if answer.reader is not None:  # its length was not told beforehand
-            return await BlockingReading(self._http, self._memory).first_part(answer, size_bytes)
+            return await BlockingReading(self.source, self._memory).first_part(answer, size_bytes)
         data = await self._rest(answer)
         if len(data) != size_bytes:
-            raise SourceUnavailable(f"{self._http.name}: the body ended {size_bytes - len(data)} bytes early")
+            raise SourceUnavailable(
+                f"{self.source.name}: the body ended {size_bytes - len(data)} bytes early"
+            )
         assert answer.intake is not None
         return answer.intake.filled(data)
 
@@ -276,7 +275,7 @@ class HttpReading:
         if answer.filled is not None:
             return answer.filled.data[:CHECKED_BYTES]
         if answer.reader is not None:
-            return await BlockingReading(self._http, self._memory).first_bytes(answer)
+            return await BlockingReading(self.source, self._memory).first_bytes(answer)
         try:
             return (await self._rest(answer))[:CHECKED_BYTES]
         except SourceUnavailable:
@@ -288,7 +287,7 @@ class HttpReading:
     async def _rest(self, answer: Answer) -> bytes:
         transfer = answer.rest
         assert transfer is not None
-        data = await self._http.rest(transfer)
+        data = await self.source.rest(transfer)
         self._arrived((*answer.redirects, transfer), data)
         return data
 
@@ -314,12 +313,12 @@ class HttpReading:
         if info is not None:
             reservation = await self._memory.reserve(size_bytes)
             try:
-                return crc32c((await self._http.fetch_range(start, size_bytes, info))[0])
+                return crc32c((await self.source.fetch_range(start, size_bytes, info))[0])
             finally:
                 reservation.release()
-        found_bytes, crc = await self._http.measure(max(1, size_bytes))
+        found_bytes, crc = await self.source.measure(max(1, size_bytes))
         if found_bytes != size_bytes:
-            raise SourceMismatch(f"{self._http.name} had {size_bytes} bytes, and then {found_bytes}")
+            raise SourceMismatch(f"{self.source.name} had {size_bytes} bytes, and then {found_bytes}")
         return crc
 
 

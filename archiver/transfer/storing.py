@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+from archiver.http.runtime import Runs
 from archiver.http.waiting import blocking
 from archiver.ledger.errors import LeaseLost, LedgerError
 from archiver.retry_policy import RetryPolicy
@@ -15,7 +16,7 @@ from archiver.transfer.base import SavedUpload, UploadJournal
 from archiver.transfer.checksums import Crc32c
 from archiver.transfer.errors import Preempted
 from archiver.transfer.memory import Reservation
-from archiver.transfer.tasks import Runs, Slots
+from archiver.transfer.tasks import Slots
 from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBackend
 from storage_backends.errors import (
     ChecksumRejected,

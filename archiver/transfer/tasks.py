@@ -7,25 +7,16 @@ few of asyncio's; and a simulation steps through it without a clock (docs/decisi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from archiver.http.loop import Timer
+from archiver.http.runtime import Runs
 from archiver.http.waiting import Blocking, Ended, Pause, Wait
 
 T = TypeVar("T")
-
-
-class Runs(Protocol):
-    """What a task needs of a `Runtime`."""
-
-    def call_soon(self, action: Callable[[], None]) -> None: ...
-
-    def call_later(self, seconds: float, action: Callable[[], None]) -> Timer: ...
-
-    def block(self, wait: Blocking[Any], ended: Ended) -> None: ...
 
 
 class Task(Wait[Any]):

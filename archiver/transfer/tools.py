@@ -6,13 +6,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from archiver.http.runtime import Runs
 from archiver.http.waiting import blocking
 from archiver.retry_policy import RetryPolicy
 from archiver.transfer.bandwidth import Bandwidth
 from archiver.transfer.errors import SourceUnavailable
 from archiver.transfer.memory import MemoryBudget
 from archiver.transfer.storing import StoreTools
-from archiver.transfer.tasks import Runs, Slots
+from archiver.transfer.tasks import Slots
 from storage_backends.base import ObjectKey
 
 T = TypeVar("T")

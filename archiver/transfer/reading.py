@@ -357,6 +357,7 @@ class Intake:
         self._runs = runs
         self._asked: Asked | None = None
         self._reservation = reservation
+        self._coming: Reservation | None = None  # granted, which the engine's thread has not heard of
         self._transfer: Transfer | None = None  # that the memory is for
         self._crc: Crc32c | None = None  # of what was written there
         self._timer: Timer | None = None
@@ -380,15 +381,18 @@ class Intake:
             self.waited = True
 
             def granted(reservation: Reservation) -> None:
-                self._runs.call_soon(lambda: self._granted(transfer, reservation))
+                self._coming = reservation
+                if self._given_up:
+                    reservation.release()
+                else:
+                    self._runs.call_soon(lambda: self._granted(transfer, reservation))
 
             self._asked = self._memory.ask(size_bytes, granted)
             self._timer = self._runs.call_later(PATIENCE_SECONDS, lambda: self._too_late(transfer))
 
     def _granted(self, transfer: Transfer, reservation: Reservation) -> None:
-        self._asked = None
+        self._asked = self._coming = None
         if self._given_up:
-            reservation.release()
             return
         self._no_timer()
         self._begin(transfer, reservation)
@@ -446,5 +450,7 @@ class Intake:
         asked, self._asked = self._asked, None
         if asked is not None:
             asked.leave()
+        if self._coming is not None:
+            self._coming.release()
         if (reservation := self.take()) is not None:
             reservation.release()

@@ -326,3 +326,20 @@ def test_what_comes_for_a_copy_that_was_stopped_takes_no_memory(seed: int) -> No
 
     assert future.done()
     assert (memory.in_use_bytes, memory.waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("size_bytes", [PART_BYTES, 5 * PART_BYTES])
+def test_memory_that_is_granted_as_the_copy_is_stopped_is_given_back(size_bytes: int, seed: int) -> None:
+    """Even where the engine's thread has not heard of it when it does its last."""
+    runtime, memory = SingleThreaded(seed=seed), MemoryBudget(PART_BYTES)
+    client = Client(runtime, {"one": some_bytes(size_bytes)})
+    taken = memory.try_reserve(PART_BYTES)
+    assert taken is not None
+    with engine_on(runtime, memory) as engine:
+        engine.submit(client.source("one"), request(), [MemoryBackend("store")])
+        while not memory.waiting:
+            assert runtime.step()
+        taken.release()
+
+    assert memory.in_use_bytes == 0

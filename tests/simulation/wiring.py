@@ -74,7 +74,7 @@ from tests.simulation.truth import RETENTION
 from tests.transfer.single_threaded import SingleThreaded
 
 PART_BYTES = 4096
-MEMORY_BYTES = 256 * 1024
+MEMORY_PARTS = (2, 3, 64)  # of a process: copies wait for it, or never
 ROOM_BYTES = 64 * 1024  # the probes' megabytes of random bytes were half of the time that a run took
 FORECAST_PATHS = 12  # each may replay 1,440 hours
 LEASE = timedelta(minutes=2)
@@ -133,8 +133,8 @@ def build(
         pause=process.sleep,
     )
     destinations: Any = guarded(list(stores), identities)
-    memory = MemoryBudget(MEMORY_BYTES)
     seed = process.scheduler.rng.randrange(2**32)
+    memory = MemoryBudget(MEMORY_PARTS[seed % len(MEMORY_PARTS)] * PART_BYTES)
 
     def engine(journal: UploadJournal, heartbeat: Heartbeat) -> Engine:
         return TransferEngine(

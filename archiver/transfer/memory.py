@@ -25,11 +25,14 @@ REUSED_BYTES = 1024 * 1024
 class Reservation:
     """Bytes that may be used until `release`, which may be repeated."""
 
-    __slots__ = ("_budget", "_file", "size_bytes")
+    __slots__ = ("_ahead", "_budget", "_file", "size_bytes")
 
-    def __init__(self, budget: MemoryBudget, size_bytes: int, spare: BytesIO | None = None) -> None:
+    def __init__(
+        self, budget: MemoryBudget, size_bytes: int, spare: BytesIO | None = None, *, ahead: bool = False
+    ) -> None:
         self._budget = budget
         self._file = spare
+        self._ahead = ahead
         self.size_bytes = size_bytes
 
     def file(self) -> BytesIO | None:
@@ -48,16 +51,7 @@ class Reservation:
         size_bytes, self.size_bytes = self.size_bytes, 0
         file, self._file = self._file, None
         if size_bytes:
-            self._budget.release(size_bytes, file)
-
-
-class _Ahead(Reservation):
-    __slots__ = ()
-
-    def release(self) -> None:
-        size_bytes, self.size_bytes = self.size_bytes, 0
-        if size_bytes:
-            self._budget.release_ahead(size_bytes)
+            self._budget.release(size_bytes, file, ahead=self._ahead)
 
 
 class MemoryBudget:
@@ -123,7 +117,7 @@ class MemoryBudget:
             self._ahead_bytes += size_bytes
             self._reserved(size_bytes)
             self._drop_spares(self._allowed_bytes() - self._in_use_bytes)
-        return _Ahead(self, size_bytes)
+        return Reservation(self, size_bytes, ahead=True)
 
     def ask(self, size_bytes: int, granted: Callable[[Reservation], None]) -> Asked:
         """Have `granted` called once it is reserved, perhaps before this returns, from any thread."""
@@ -137,10 +131,12 @@ class MemoryBudget:
         """Waits in the order of asking. Raises BudgetTooSmall."""
         return self.try_reserve(size_bytes) or await _Reserved(self, size_bytes)
 
-    def release(self, size_bytes: int, file: BytesIO | None) -> None:
+    def release(self, size_bytes: int, file: BytesIO | None, *, ahead: bool) -> None:
         """Only for `Reservation.release`."""
         with self._lock:
             self._in_use_bytes -= size_bytes
+            if ahead:
+                self._ahead_bytes -= size_bytes
             if file is not None and file.seek(0, os.SEEK_END) == size_bytes:
                 file.seek(0)
                 self._spare.append((size_bytes, file))
@@ -148,12 +144,6 @@ class MemoryBudget:
             if not self._in_use_bytes and not self._queue:
                 self._drop_spares(0)  # an idle process keeps none
         self._grant()
-
-    def release_ahead(self, size_bytes: int) -> None:
-        """Only for `Reservation.release` of what was read ahead."""
-        with self._lock:
-            self._ahead_bytes -= size_bytes
-        self.release(size_bytes, None)
 
     def leave(self, asked: Asked) -> None:
         """Only for `Asked.leave`."""

@@ -16,14 +16,13 @@ _NO_BODY = frozenset({204, 304})
 
 class Headers:
     """Headers of a response, which are given in any case and asked for in lower case. A name may come several times
-    (`Set-Cookie`). `get` is the first value of a name, or None; `fields` are all, in their order."""
+    (`Set-Cookie`). `get` is the first value of a name, or None."""
 
-    __slots__ = ("_more", "fields", "get")
+    __slots__ = ("_more", "get")
 
     def __init__(self, fields: Sequence[tuple[str, str]]) -> None:
         first = {name.lower(): value for name, value in reversed(fields)}
         self.get: Callable[[str], str | None] = first.get  # itself: a dozen are asked for of each response
-        self.fields = fields
         self._more = fields if len(first) < len(fields) else ()
 
     def all(self, name: str) -> list[str]:

@@ -76,40 +76,6 @@ class RenewableUrl:
         return self._current
 
 
-class DerivedAddress:
-    """A child of another address: `derive` makes its URL and headers of the parent's current ones, and is called
-    again after each renewal of the parent. The child inherits the parent's trust, and nothing beyond it."""
-
-    def __init__(
-        self, parent: SourceAddress, derive: Callable[[Address], tuple[SecretUrl, Mapping[str, str]]]
-    ) -> None:
-        self._parent = parent
-        self._derive = derive
-        self._lock = threading.Lock()
-        self._made: tuple[Address, Address] | None = None  # the parent's address, and ours made of it
-
-    def current(self) -> Address:
-        return self._of(self._parent.current())
-
-    def peek(self) -> Address | None:
-        parent, made = self._parent.peek(), self._made
-        return made[1] if made is not None and made[0] is parent else None
-
-    def renew(self, failed: Address) -> Address:
-        with self._lock:
-            made = self._made
-        if made is None or made[1] is not failed:
-            return self.current()
-        return self._of(self._parent.renew(made[0]))
-
-    def _of(self, parent: Address) -> Address:
-        with self._lock:
-            if self._made is None or self._made[0] is not parent:
-                url, headers = self._derive(parent)
-                self._made = (parent, Address(url, headers, parent.handed_out))
-            return self._made[1]
-
-
 async def fetch(
     client: HttpClient,
     address: SourceAddress,

@@ -11,7 +11,7 @@ from hashlib import md5
 import pytest
 
 from archiver.http.waiting import complete
-from archiver.transfer.addresses import DerivedAddress, FixedAddress, RenewableUrl
+from archiver.transfer.addresses import FixedAddress, RenewableUrl
 from archiver.transfer.base import Reader, SourceInfo
 from archiver.transfer.checksums import crc32c
 from archiver.transfer.documents import fetch_bytes
@@ -131,36 +131,6 @@ def test_a_whole_crowd_of_ranges_renews_an_expired_url_once(origin: Origin, http
     with ThreadPoolExecutor(16) as threads:
         assert b"".join(threads.map(read, range(30))) == CONTENT
     assert signer.signed == 2
-
-
-def test_a_child_follows_its_parent_through_a_renewal(origin: Origin, http: HttpClient) -> None:
-    signer = Signer(origin, "/list.m3u8")
-    parent = RenewableUrl(signer)
-
-    def derive(master: Address) -> tuple[SecretUrl, dict[str, str]]:
-        return SecretUrl(master.url.reveal().replace("list.m3u8", "file")), {"Cookie": "token=1"}
-
-    child = HttpSource(http, DerivedAddress(parent, derive))
-    sibling = HttpSource(http, DerivedAddress(parent, derive))
-    child.open(10)[1].close()
-    sibling.open(10)[1].close()
-    origin.always = expired_before(2)
-
-    for one in (child, sibling):
-        info, reader = one.open(10)
-        reader.close()
-        assert info.size_bytes == len(CONTENT)
-
-    assert signer.signed == 2
-    assert all(request.headers["cookie"] == "token=1" for request in origin.requests)
-
-
-def test_a_child_inherits_its_parents_trust_and_nothing_beyond(origin: Origin) -> None:
-    parent = RenewableUrl(Signer(origin))
-
-    child = DerivedAddress(parent, lambda _: (SecretUrl("http://10.0.0.1/x"), {})).current()
-
-    assert child.handed_out == {SecretUrl(origin.url).origin}
 
 
 def test_a_fixed_address_is_asked_once(origin: Origin, http: HttpClient) -> None:

@@ -445,9 +445,7 @@ def _chunks(content: bytes) -> Iterator[bytes]:
 def test_whatever_goes_wrong_nothing_hangs_leaks_or_is_another_object(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        "archiver.transfer.reading.PATIENCE_SECONDS", 0.005
-    )  # or memory would never come late
+    monkeypatch.setattr("archiver.transfer.intake.PATIENCE_SECONDS", 0.005)  # or memory would never come late
     began, tally, seeds = monotonic(), Tally(), 0
     first = random.SystemRandom().randrange(10**9)
     while monotonic() - began < TEST_SECONDS:

@@ -19,8 +19,8 @@ from archiver.transfer.bandwidth import UNLIMITED, Bandwidth
 from archiver.transfer.base import CopyResult
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.http import Address, HttpClient
+from archiver.transfer.intake import PATIENCE_SECONDS
 from archiver.transfer.memory import MemoryBudget
-from archiver.transfer.reading import PATIENCE_SECONDS
 from archiver.transfer.source import HttpSource
 from archiver.transfer.urls import SecretUrl
 from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, Part, StorageBackend, object_key

@@ -255,8 +255,6 @@ class HttpReading:
     async def first_part(self, answer: Answer, size_bytes: int) -> Filled:
         if answer.filled is not None:  # it came whole in the meantime
             return answer.take_filled()
-        if answer.reader is not None:  # its length was not told beforehand
-            return await BlockingReading(self.source, self._memory).first_part(answer, size_bytes)
         data = await self._rest(answer)
         if len(data) != size_bytes:
             raise SourceUnavailable(
@@ -268,8 +266,6 @@ class HttpReading:
     async def first_bytes(self, answer: Answer) -> bytes:
         if answer.filled is not None:
             return answer.filled.data[:CHECKED_BYTES]
-        if answer.reader is not None:
-            return await BlockingReading(self.source, self._memory).first_bytes(answer)
         try:
             return (await self._rest(answer))[:CHECKED_BYTES]
         except SourceUnavailable:
@@ -280,7 +276,7 @@ class HttpReading:
 
     async def _rest(self, answer: Answer) -> bytes:
         transfer = answer.rest
-        assert transfer is not None
+        assert transfer is not None, "a first range is taken whole, not read while it comes"
         data = await self.source.rest(transfer)
         self._arrived((*answer.redirects, transfer), data)
         return data

@@ -359,8 +359,9 @@ class PartsUpload:
         async def run() -> None:
             try:
                 await work(job)
-            except UploadGone as error:
-                await self._lost(error)
+            except UploadGone as error:  # no matter, when it was completed
+                if not await self._find():
+                    self.fail(error)
             except StorageError as error:
                 self.fail(error)
             finally:
@@ -371,11 +372,6 @@ class PartsUpload:
         job.task = Task(self._tools.runs, run())
         job.task.start(lambda _, error: self._ended(job, error))
         job.task.begin()
-
-    async def _lost(self, gone: UploadGone) -> None:
-        """The store does not know the upload any more: no matter, when it was completed."""
-        if not await self._find():
-            self.fail(gone)
 
     def _ended(self, job: _Job, error: BaseException | None) -> None:
         self._jobs.pop(job, None)

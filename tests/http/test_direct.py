@@ -16,6 +16,7 @@ import trustme
 from archiver.http import cancellation
 from archiver.http.direct import DirectSession, DirectSessions
 from archiver.http.errors import BrokenOff, HttpError, TooLong, TooSlow
+from archiver.http.handle import Handle
 from archiver.http.loop import Loop
 from archiver.http.options import Options, Timeouts
 from archiver.http.tally import TALLY
@@ -204,6 +205,9 @@ def test_the_threads_cancellation_ends_a_request_that_is_not_answered(
         assert get(sessions, server.url) == b"hello"
 
 
+Moment = Callable[[DirectSession, pytest.MonkeyPatch, Callable[..., None]], None]
+
+
 def as_it_begins(
     session: DirectSession, monkeypatch: pytest.MonkeyPatch, interrupt: Callable[..., None]
 ) -> None:
@@ -222,9 +226,22 @@ def as_it_waits(
     monkeypatch.setattr(session._loop._poller, "poll", interrupt)
 
 
-@pytest.mark.parametrize("moment", [as_it_begins, as_it_waits, as_it_ends])
+def as_libcurl_calls(callback: str) -> Moment:
+    """Where a signal's handler raises as the function is entered, no `try` in it helps."""
+
+    def moment(_: DirectSession, monkeypatch: pytest.MonkeyPatch, interrupt: Callable[..., None]) -> None:
+        monkeypatch.setattr(Handle, callback, interrupt)
+
+    moment.__name__ = callback
+    return moment
+
+
+IN_LIBCURL = [as_libcurl_calls(name) for name in ("_open_socket", "_before_request", "_on_line", "_on_data")]
+
+
+@pytest.mark.parametrize("moment", [as_it_begins, as_it_waits, as_it_ends, *IN_LIBCURL])
 def test_what_a_signal_raises_ends_the_request_at_any_moment(
-    plain: Transport, make: Make, monkeypatch: pytest.MonkeyPatch, moment: Callable[..., None]
+    plain: Transport, make: Make, monkeypatch: pytest.MonkeyPatch, moment: Moment
 ) -> None:
     """None is lost, and with it the end of the request, which would then be waited for without end."""
 

@@ -267,6 +267,8 @@ def main() -> None:
     if told.serve is not None:
         _serve(told.serve)
         return
+    if told.destination is not None and not told.destination.is_dir():
+        parser.error(f"argument --destination: {told.destination} is not a directory")
     os.environ["NO_PROXY"] = "127.0.0.1"
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))

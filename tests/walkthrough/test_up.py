@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import socket
 from collections.abc import Iterator
@@ -126,6 +127,13 @@ def test_with_the_simulator_no_account_is_needed_and_nothing_real_is_touched(tmp
         simulated = str(tmp_path / ".archiver-simulated")
         events = user.types("events", ARCHIVER_STATE_DIR=simulated, ARCHIVER_REDIS_URL=None)
         assert "0 events wait" in events.text, "no event waits for the real receiver"
+        look = re.search(
+            r"^Look: +(.+) archiver status --watch$", (tmp_path / "out.txt").read_text(), re.MULTILINE
+        )
+        assert look is not None
+        as_told: dict[str, Any] = dict(word.split("=", 1) for word in shlex.split(look[1]))
+        verified = user.types("verify", **as_told, ARCHIVER_REDIS_URL=None)
+        assert re.search(r"([1-9]\d*) of \1 copies are whole", verified.text), verified.text
     assert not real.exists()
     assert not (tmp_path / "state").exists()
 
@@ -213,7 +221,8 @@ def test_what_fell_and_where_it_listens_is_said(tmp_path: Path) -> None:
     assert re.search(r"Webhooks: +http://127\.0\.0\.1:\d+/webhooks/100ms\n", shown)
     assert re.search(r"Metrics: +http://127\.0\.0\.1:\d+/metrics\n", shown)
     assert re.search(r"Simulator: +http://127\.0\.0\.1:\d+/simulator", shown)
-    assert re.search(r"Look: +ARCHIVER_STATE_DIR=\S+/\.archiver-simulated archiver status --watch", shown)
+    apart = rf"ARCHIVER_STATE_DIR={tmp_path}/\.archiver-simulated ARCHIVER_DESTINATIONS={tmp_path}/archive-simulated"
+    assert re.search(rf"Look: +{apart} archiver status --watch\n", shown)
 
 
 def _done(tasks: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from contextlib import suppress
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -131,7 +132,9 @@ def _print_addresses(settings: Settings, supervisor: Supervisor, *, simulated: b
         line("Metrics", _with_port(supervisor.serve.metrics_url, settings.metrics_port))
     for companion in supervisor.companions:
         line(companion.name.capitalize(), companion.ready_url)
-    line("Look", f"{f'ARCHIVER_STATE_DIR={settings.state_dir} ' if simulated else ''}archiver status --watch")
+    state, destinations = quote(str(settings.state_dir)), quote(",".join(settings.destinations))
+    apart = f"ARCHIVER_STATE_DIR={state} ARCHIVER_DESTINATIONS={destinations} " if simulated else ""
+    line("Look", f"{apart}archiver status --watch")
     line("Stop", "Ctrl-C")
 
 
